@@ -1,0 +1,135 @@
+"""Canonical msgpack: one value, one encoding (01-ids-and-encoding, section 3).
+
+What is hashed is encoded here and nowhere else. The decoder accepts exactly what the
+encoder writes: it decodes with the C library, encodes the result again and compares.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgpack  # type: ignore[import-untyped]
+
+from gsync.errors import Invalid
+from gsync.objects.oid import OID_BYTES, Kind, ObjectId
+
+# Any canonical value: None, bool, int, float, str, bytes, list, Reference. A recursive
+# alias would make mypy expand it at every use; validators narrow it where it matters.
+Value = Any
+
+DEPTH_MAX = 32
+REFERENCE_EXT = 1
+_REFERENCE = struct.Struct(">B32sQ")
+_NAN = b"\x7f\xf8\x00\x00\x00\x00\x00\x00"
+_KINDS = {int(kind): kind for kind in Kind}
+
+
+class NotCanonical(Invalid):
+    """Bytes are not the one encoding of a value of the expected shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A pointer to an object from inside a value.
+
+    Attributes:
+        kind: What the object is; it takes part in the object's id.
+        oid: The object's id.
+        length: The number of content bytes it stands for: a blob's own size, and for
+            a chunk list the size of the file that it lists.
+    """
+
+    kind: Kind
+    oid: ObjectId
+    length: int
+
+
+_PLAIN = frozenset({type(None), bool, int, str, bytes, Reference})
+
+
+def encode(value: Value) -> bytes:
+    """Return the canonical encoding of `value`.
+
+    Raises:
+        NotCanonical: the value has no encoding: a map, a NaN that is not the one NaN,
+            text with lone surrogates, an integer beyond 64 bits, nesting beyond 32.
+    """
+    try:
+        body = cast(bytes, msgpack.packb(value, default=_pack_reference, strict_types=True))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise NotCanonical(f"not a canonical value: {error}") from error
+    _check(value, DEPTH_MAX)
+    return body
+
+
+def decode(body: bytes, max_bytes: int) -> Value:
+    """Return the one value that `body` is the canonical encoding of.
+
+    Args:
+        body: Bytes from anywhere.
+        max_bytes: More than this is refused before anything is decoded.
+
+    Raises:
+        NotCanonical: `body` is anything else.
+    """
+    if len(body) > max_bytes:
+        raise NotCanonical(f"an object of {len(body)} bytes, where {max_bytes} is the maximum")
+    value = decode_trusted(body)
+    try:
+        again = encode(value)
+    except NotCanonical as error:
+        raise NotCanonical("not canonical msgpack: holds a value that is never written") from error
+    if again != body:
+        raise NotCanonical("not canonical msgpack: a second encoding of the same value")
+    return value
+
+
+def decode_trusted(body: bytes) -> Value:
+    """Return the value of `body`, which was admitted as canonical before and has its id.
+
+    Raises:
+        NotCanonical: not msgpack at all, so it never was admitted.
+    """
+    try:
+        return msgpack.unpackb(body, ext_hook=_unpack_reference, strict_map_key=False)
+    except NotCanonical:
+        raise
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+        raise NotCanonical(f"not msgpack: {error or type(error).__name__}") from error
+
+
+def _pack_reference(value: Any) -> msgpack.ExtType:
+    if type(value) is not Reference:
+        raise TypeError(f"cannot encode a {type(value).__name__}")
+    if len(value.oid) != OID_BYTES or not 0 <= value.length < 1 << 63:
+        raise ValueError("a reference needs a 32-byte id and a length below 2^63")
+    return msgpack.ExtType(REFERENCE_EXT, _REFERENCE.pack(value.kind, value.oid, value.length))
+
+
+def _unpack_reference(code: int, data: bytes) -> Reference:
+    if code != REFERENCE_EXT or len(data) != _REFERENCE.size:
+        raise NotCanonical(f"extension {code} with {len(data)} bytes is not a reference")
+    kind, oid, length = _REFERENCE.unpack(data)
+    if kind not in _KINDS:
+        raise NotCanonical(f"a reference to an object of unknown kind {kind}")
+    return Reference(_KINDS[kind], ObjectId(oid), length)
+
+
+def _check(value: Value, depth: int) -> None:
+    """Refuse what the C packer lets through: maps, timestamps, other NaNs, deep nesting."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return
+    if kind is list:
+        if depth == 0:
+            raise NotCanonical(f"nested deeper than {DEPTH_MAX}")
+        for item in value:
+            if type(item) not in _PLAIN:
+                _check(item, depth - 1)
+    elif kind is float:
+        if value != value and struct.pack(">d", value) != _NAN:
+            raise NotCanonical("a NaN other than 7ff8000000000000")
+    else:
+        raise NotCanonical(f"not a canonical value: cannot encode a {kind.__name__}")

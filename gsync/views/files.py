@@ -1,0 +1,133 @@
+"""What the file tree's values mean: path -> file entry (04-manifest, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from gsync.objects.chunking import CHUNKED_ABOVE_BYTES
+from gsync.objects.encoding import NotCanonical, Reference, decode, decode_trusted, encode
+from gsync.objects.model import VALUE_BYTES_MAX
+from gsync.objects.oid import OID_BYTES, Kind, ObjectId
+
+TARGET_BYTES_MAX = 4095
+
+
+class EntryType(IntEnum):
+    """What stands at a path. The numbers are part of the format."""
+
+    FILE = 0
+    EXECUTABLE = 1
+    SYMLINK = 2
+    DIRECTORY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One path of a file tree.
+
+    Attributes:
+        type: What it is.
+        size: Bytes of content; of the target for a symlink, 0 for a directory.
+        ref: The content as a blob or a chunk list; None for a directory.
+        content: BLAKE3 of all bytes of a file in chunks, else None.
+    """
+
+    type: EntryType
+    size: int
+    ref: Reference | None
+    content: ObjectId | None = None
+
+    @property
+    def content_id(self) -> ObjectId | None:
+        """The plain BLAKE3 of the content, as `b3sum` prints it; None for a directory."""
+        if self.content is not None:
+            return self.content
+        return self.ref.oid if self.ref is not None else None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file, executable or not."""
+        return self.type <= EntryType.EXECUTABLE
+
+
+DIRECTORY_ENTRY = encode([int(EntryType.DIRECTORY), 0, None])
+"""The encoded entry of an empty directory."""
+
+
+def encode_entry(entry: FileEntry) -> bytes:
+    """Return the map value of `entry`."""
+    if entry.content is None:
+        return encode([int(entry.type), entry.size, entry.ref])
+    return encode([int(entry.type), entry.size, entry.ref, entry.content])
+
+
+def decode_entry(value: bytes) -> FileEntry:
+    """Return the file entry that a map value from anywhere encodes.
+
+    Raises:
+        NotCanonical: 04-manifest, section 3, does not hold.
+    """
+    entry = _entry(decode(value, VALUE_BYTES_MAX))
+    _check(entry)
+    return entry
+
+
+def decode_entry_trusted(value: bytes) -> FileEntry:
+    """Return the file entry of a value that was checked when its map was admitted."""
+    return _entry(decode_trusted(value))
+
+
+def check_entries(entries: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, FileEntry]]:
+    """Yield paths and decoded entries of a whole tree in key order, or raise Invalid."""
+    from gsync.paths import check_sorted_paths
+
+    pending: list[bytes] = []
+
+    def paths() -> Iterator[bytes]:
+        for path, value in entries:
+            pending.append(value)
+            yield path
+
+    for path in check_sorted_paths(paths()):
+        yield path, decode_entry(pending.pop())
+
+
+def _entry(value: Any) -> FileEntry:
+    match value:
+        case [int(number), int(size), ref]:
+            return FileEntry(_type(number), size, ref)
+        case [int(number), int(size), ref, bytes(content)]:
+            return FileEntry(_type(number), size, ref, ObjectId(content))
+    raise NotCanonical("file entry: not [type, size, ref] or [type, size, ref, content]")
+
+
+def _type(number: int) -> EntryType:
+    try:
+        return EntryType(number)
+    except ValueError:
+        raise NotCanonical(f"file entry: unknown type {number}") from None
+
+
+def _check(entry: FileEntry) -> None:
+    if entry.type is EntryType.DIRECTORY:
+        if entry != FileEntry(EntryType.DIRECTORY, 0, None):
+            raise NotCanonical("file entry: a directory is [3, 0, nil]")
+        return
+    ref = entry.ref
+    if type(ref) is not Reference or ref.length != entry.size:
+        raise NotCanonical("file entry: no reference, or one of another length than the size")
+    if entry.type is EntryType.SYMLINK:
+        if ref.kind is not Kind.BLOB or not 1 <= entry.size <= TARGET_BYTES_MAX:
+            raise NotCanonical(f"file entry: a symlink's target is 1 to {TARGET_BYTES_MAX} bytes")
+        if entry.content is not None:
+            raise NotCanonical("file entry: a symlink has no content id")
+    elif entry.size <= CHUNKED_ABOVE_BYTES:
+        if ref.kind is not Kind.BLOB or entry.content is not None:
+            raise NotCanonical(f"file entry: {entry.size} bytes are one blob")
+    elif ref.kind is not Kind.CHUNK_LIST or entry.content is None:
+        raise NotCanonical(f"file entry: {entry.size} bytes are a chunk list with a content id")
+    if entry.content is not None and len(entry.content) != OID_BYTES:
+        raise NotCanonical("file entry: the content id is not 32 bytes")
