@@ -1,0 +1,79 @@
+"""Home, time zone, locale, umask and environment are sealed for every test.
+
+A developer's profile must not reach a test, nor a test a real account.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# No deadline: a slow machine is not a failure. In CI the examples are the same each time.
+settings.register_profile("gsync", deadline=None, print_blob=True)
+settings.register_profile("gsync-ci", deadline=None, print_blob=True, derandomize=True)
+settings.load_profile("gsync-ci" if os.environ.get("CI") else "gsync")
+
+# What a profile, a proxy or a cloud account puts into the environment.
+SEALED_PREFIXES = ("AWS_", "DOCKER_", "FLY_", "GIT_", "GSYNC_", "LC_", "PG", "XDG_")
+SEALED_NAMES = frozenset(
+    (
+        *("all_proxy", "ftp_proxy", "http_proxy", "https_proxy", "no_proxy"),
+        *("CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR"),
+        *("EDITOR", "LANG", "LANGUAGE", "PAGER", "SOURCE_DATE_EPOCH", "TZ", "VISUAL"),
+    )
+)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def sealed_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Seal the environment for fixtures that outlive one test, such as servers."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if is_sealed(name):
+                patch.delenv(name)
+        patch.setenv("TZ", "UTC")
+        patch.setenv("LANG", "C.UTF-8")
+        patch.setenv("LC_ALL", "C.UTF-8")
+        patch.setenv("NO_PROXY", "*")
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        patch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
+        set_home(patch, tmp_path_factory.mktemp("home"))
+        time.tzset()
+        umask = os.umask(0o022)
+        yield
+        os.umask(umask)
+    time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give the test an empty home of its own, and undo what it did to the process."""
+    environment, directory = dict(os.environ), os.getcwd()
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("home")
+        set_home(patch, home)
+        yield home
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(directory)
+    os.umask(0o022)
+    time.tzset()
+
+
+def is_sealed(name: str) -> bool:
+    """Return whether no test may see the variable `name` as it was outside."""
+    return name.startswith(SEALED_PREFIXES) or name in SEALED_NAMES or name.lower() in SEALED_NAMES
+
+
+def set_home(patch: pytest.MonkeyPatch, home: Path) -> None:
+    """Make `home` the home directory, with the places that belong below it."""
+    patch.setenv("HOME", str(home))
+    for name in ("CACHE", "CONFIG", "DATA", "STATE"):
+        patch.setenv(f"XDG_{name}_HOME", str(home / f".{name.lower()}"))
+    for name in ("CONFIG", "DATA"):
+        patch.setenv(f"XDG_{name}_DIRS", str(home / f".system-{name.lower()}"))

@@ -1,0 +1,61 @@
+"""What tests ask of the machine they run on."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+from collections.abc import Callable
+
+import pytest
+
+# Components, comma-separated, that must be there: their tests fail instead of skipping.
+# Read once, at import: the variable is sealed away from the tests themselves.
+REQUIRED = frozenset(filter(None, os.environ.get("GSYNC_REQUIRE", "").split(",")))
+
+
+def require(component: str) -> None:
+    """Return if `component` is usable here; otherwise skip the test, with the reason.
+
+    A component named in GSYNC_REQUIRE fails the test instead: a check that must run
+    cannot fade away unnoticed. A new component gets a line in `PROBES`.
+    """
+    missing = PROBES[component]()
+    if missing is None:
+        return
+    if component in REQUIRED:
+        pytest.fail(f"{component} is required by GSYNC_REQUIRE: {missing}", pytrace=False)
+    pytest.skip(f"{component}: {missing}")
+
+
+def _loopback() -> str | None:
+    try:
+        with socket.create_server(("127.0.0.1", 0)):
+            return None
+    except OSError as error:
+        return f"no port to listen on at 127.0.0.1 ({error})"
+
+
+def _server() -> str | None:
+    for module in ("starlette", "uvicorn", "httptools"):
+        if importlib.util.find_spec(module) is None:
+            return f"{module} is not installed"
+    return _loopback()
+
+
+def _git() -> str | None:
+    return None if shutil.which("git") else "git is not installed"
+
+
+def _root() -> str | None:
+    return None if os.geteuid() == 0 else "not run by root"
+
+
+# component -> a function that says what is missing, or returns None.
+PROBES: dict[str, Callable[[], str | None]] = {
+    "git": _git,
+    "proxy": _loopback,
+    "root": _root,
+    "server": _server,
+}
