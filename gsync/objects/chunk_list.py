@@ -89,7 +89,8 @@ class ChunkListBuilder:
     """
 
     def __init__(self, put: Callable[[Kind, bytes], ObjectId]) -> None:
-        """
+        """Begin an empty list.
+
         Args:
             put: Keeps the body of an object of that kind and returns its id. The chunks
                 themselves are the caller's to put, before they are added.

@@ -7,7 +7,7 @@ sender reads it from its store, and the receiver stores what it received, hashed
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import zstandard
@@ -60,6 +60,22 @@ def pack_objects(objects: Sequence[tuple[Kind, bytes]]) -> Pack:
     if len(data) >= len(bodies) * _INCOMPRESSIBLE:
         return Pack(kinds, sizes, False, bodies)
     return Pack(kinds, sizes, True, data)
+
+
+def group_objects(
+    objects: Iterable[tuple[Kind, bytes]],
+) -> Iterator[list[tuple[Kind, bytes]]]:
+    """Yield `objects` in groups that each fit into one pack, in order."""
+    group: list[tuple[Kind, bytes]] = []
+    size = 0
+    for kind, body in objects:
+        if group and (len(group) >= OBJECTS_MAX or size + len(body) > PACK_BYTES_MAX):
+            yield group
+            group, size = [], 0
+        group.append((kind, body))
+        size += len(body)
+    if group:
+        yield group
 
 
 def unpack_objects(pack: Pack, dictionary: bytes | None = None) -> list[tuple[Kind, bytes]]:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from gsync.errors import Conflict, Corrupt, NotFound
 from gsync.objects.oid import Kind, ObjectId
+from gsync.objects.packs import Pack
 
 
 class ObjectMissing(NotFound):
@@ -105,6 +106,29 @@ class ObjectStore(ObjectReader, ObjectWriter, Protocol):
     """Bodies in and out."""
 
 
+class PackStore(ObjectStore, Protocol):
+    """A store that also takes and gives objects in packs, as they are compressed."""
+
+    def put_pack(self, pack: Pack) -> list[ObjectId]:
+        """Hash the bodies of `pack`, keep its data as it is, and return their ids.
+
+        Raises:
+            PackCorrupt: it does not unpack to what it says.
+        """
+        ...
+
+    def export_packs(self, wanted: Sequence[tuple[Kind, ObjectId]]) -> Iterator[Pack]:
+        """Yield packs that hold exactly the objects of `wanted`, each once.
+
+        A stored pack all of whose objects are wanted is handed out as it is stored.
+        """
+        ...
+
+    def sizes(self, oids: Iterable[ObjectId]) -> dict[ObjectId, int]:
+        """Return the body size of each of `oids` that is here."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RefMove:
     """One ref to move: compare with `old`, swap in `new`; None stands for absent."""
@@ -166,6 +190,10 @@ class Refs(Protocol):
         """Return the log entries with a `seq` above `after`, oldest first."""
         ...
 
+    def last_log_entry(self) -> LogEntry | None:
+        """Return the newest log entry, or None before the first move."""
+        ...
+
 
 class Leases(Protocol):
     """Promises that objects stay for a while although no ref reaches them."""
@@ -190,8 +218,8 @@ class Sessions(Protocol):
         """Return the hashes of the frames that `session` has delivered."""
         ...
 
-    def add_frame(self, session: str, frame: bytes, now_us: int) -> None:
-        """Remember that a frame's objects are stored."""
+    def add_frames(self, session: str, frames: Iterable[bytes], now_us: int) -> None:
+        """Remember that what these frames brought is stored."""
         ...
 
     def end_session(self, session: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from gsync.objects.oid import Kind, ObjectId, object_id
+from gsync.objects.packs import Pack, group_objects, pack_objects, unpack_objects
 from gsync.store.base import LogEntry, ObjectMissing, RefMove, RefMoved
 from gsync.store.reflog import next_entry
 
@@ -56,6 +57,18 @@ class MemoryStore:
     def flush(self) -> None:
         """Nothing to do: what is in memory is as durable as it gets."""
 
+    # Packs
+
+    def put_pack(self, pack: Pack) -> list[ObjectId]:
+        return [self.put(kind, body) for kind, body in unpack_objects(pack)]
+
+    def export_packs(self, wanted: Sequence[tuple[Kind, ObjectId]]) -> Iterator[Pack]:
+        bodies = ((kind, self.get(kind, oid)) for kind, oid in dict.fromkeys(wanted))
+        yield from map(pack_objects, group_objects(bodies))
+
+    def sizes(self, oids: Iterable[ObjectId]) -> dict[ObjectId, int]:
+        return {oid: len(self._bodies[oid][1]) for oid in oids if oid in self._bodies}
+
     # Refs
 
     def find_ref(self, name: str) -> ObjectId | None:
@@ -86,6 +99,9 @@ class MemoryStore:
         entries = [entry for entry in self._log if entry.seq > after]
         return entries if limit is None else entries[:limit]
 
+    def last_log_entry(self) -> LogEntry | None:
+        return self._log[-1] if self._log else None
+
     # Leases and sessions
 
     def grant_lease(self, session: str, oids: Iterable[ObjectId], expires_us: int) -> None:
@@ -102,8 +118,8 @@ class MemoryStore:
     def frames_of(self, session: str) -> set[bytes]:
         return set(self._frames.get(session, ()))
 
-    def add_frame(self, session: str, frame: bytes, now_us: int) -> None:
-        self._frames.setdefault(session, set()).add(frame)
+    def add_frames(self, session: str, frames: Iterable[bytes], now_us: int) -> None:
+        self._frames.setdefault(session, set()).update(frames)
 
     def end_session(self, session: str) -> None:
         self._frames.pop(session, None)

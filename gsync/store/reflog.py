@@ -1,4 +1,4 @@
-"""The hash-chained ref log: entries, their bytes, and the check of a chain (05-store, section 5)."""
+"""The hash-chained ref log: entries, their bytes, the check of a chain (05-store, section 5)."""
 
 from __future__ import annotations
 

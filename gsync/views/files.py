@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+from gsync.changes import Change
+from gsync.maps.omap import MapReader, list_entries
 from gsync.objects.chunking import CHUNKED_ABOVE_BYTES
 from gsync.objects.encoding import NotCanonical, Reference, decode, decode_trusted, encode
 from gsync.objects.model import VALUE_BYTES_MAX
 from gsync.objects.oid import OID_BYTES, Kind, ObjectId
+from gsync.paths import IllegalPath, check_path, check_sorted_paths, parents_of, show_path
+from gsync.store.base import ObjectReader
 
 TARGET_BYTES_MAX = 4095
 
@@ -80,19 +84,53 @@ def decode_entry_trusted(value: bytes) -> FileEntry:
     return _entry(decode_trusted(value))
 
 
-def check_entries(entries: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, FileEntry]]:
-    """Yield paths and decoded entries of a whole tree in key order, or raise Invalid."""
-    from gsync.paths import check_sorted_paths
+def check_tree_changes(
+    store: ObjectReader, old: ObjectId | None, new: ObjectId, changes: Iterable[Change]
+) -> Iterator[Change]:
+    """Yield the changes from tree `old` to tree `new`, and raise Invalid where page 04 breaks.
 
-    pending: list[bytes] = []
+    The old tree is legal, so a path can clash only with one that was added: each added path
+    is looked up as a directory of others and others as its directories, O(log n) each.
+
+    Raises:
+        IllegalPath: a path is illegal, or a file and a directory at once.
+        NotCanonical: a value is no file entry.
+    """
+    if old is None:
+        yield from _check_whole_tree(changes)
+        return
+    tree = MapReader(store, new)
+    for change in changes:
+        if change.new is not None:
+            decode_entry(change.new)
+            if change.old is None:
+                check_path(change.key)
+                _check_place(store, tree, new, change.key)
+        yield change
+
+
+def _check_whole_tree(changes: Iterable[Change]) -> Iterator[Change]:
+    seen: list[Change] = []
 
     def paths() -> Iterator[bytes]:
-        for path, value in entries:
-            pending.append(value)
-            yield path
+        for change in changes:
+            seen.append(change)
+            yield change.key
 
-    for path in check_sorted_paths(paths()):
-        yield path, decode_entry(pending.pop())
+    for _ in check_sorted_paths(paths()):
+        change = seen.pop()
+        if change.new is not None:
+            decode_entry(change.new)
+        yield change
+
+
+def _check_place(store: ObjectReader, tree: MapReader, root: ObjectId, path: bytes) -> None:
+    for parent in parents_of(path):
+        if tree.find(parent) is not None:
+            raise IllegalPath(path, f"{show_path(parent)} is a file and a directory at once")
+    below = next(list_entries(store, root, prefix=path + b"/"), None)
+    if below is not None:
+        raise IllegalPath(path, f"{show_path(below[0])} makes it a file and a directory at once")
 
 
 def _entry(value: Any) -> FileEntry:

@@ -1,0 +1,195 @@
+"""The answering side of a conversation, for the server and for remotes that are a path.
+
+Plain functions from messages to messages and streams; the caller carries the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from gsync.errors import Conflict, GsyncError, Invalid, NotFound
+from gsync.objects.encoding import encode
+from gsync.objects.oid import Kind, ObjectId
+from gsync.protocol.frames import Frame, FrameType, StreamBroken
+from gsync.protocol.messages import (
+    VERSION,
+    Announcement,
+    Begin,
+    Fetch,
+    Hello,
+    Limits,
+    Taken,
+    Welcome,
+    check_ref_name,
+    decode_announcement,
+    encode_error,
+)
+from gsync.store.base import Leases, PackStore, RefMove, RefMoved, Refs, Sessions
+from gsync.store.reflog import encode_entry
+from gsync.transfer.history import is_ancestor, order_new
+from gsync.transfer.receive import Receiver
+from gsync.transfer.send import send_manifests, send_objects
+
+LEASE_US = 3600 * 1_000_000
+"""How long what a push relies on is kept after its last request."""
+
+
+class AnsweringStore(PackStore, Refs, Leases, Sessions, Protocol):
+    """What answering takes: objects, refs, leases and sessions of one tenant."""
+
+
+class Answerer:
+    """One tenant's store, as its peers see it.
+
+    Args:
+        store: The tenant's store.
+        actor: Whom the edge authenticated; goes into the ref log.
+        now_us: The clock, in microseconds since 1970.
+        limits: What is told to peers, and enforced here.
+    """
+
+    def __init__(
+        self,
+        store: AnsweringStore,
+        actor: str,
+        now_us: Callable[[], int],
+        limits: Limits | None = None,
+    ) -> None:
+        self._store = store
+        self._actor = actor
+        self._now_us = now_us
+        self.limits = limits or Limits()
+
+    def hello(self, hello: Hello) -> Welcome:
+        """Return refs, limits, and the log after what the client has seen."""
+        if hello.version < 1:
+            raise Invalid(f"protocol version {hello.version}, where this server speaks {VERSION}")
+        last = self._store.last_log_entry()
+        after = 0
+        if hello.seen is not None:
+            seq, digest = hello.seen
+            there = self._store.list_log(after=seq - 1, limit=1)
+            if there and there[0].hash == digest:
+                after = seq
+        return Welcome(
+            version=min(hello.version, VERSION),
+            limits=self.limits,
+            refs=self._store.list_refs(),
+            head=(last.seq, last.hash) if last else None,
+            entries=self.log(after),
+        )
+
+    def log(self, after: int) -> list[bytes]:
+        """Return encoded log entries with a seq above `after`, as many as an answer holds."""
+        return [encode_entry(e) for e in self._store.list_log(after, self.limits.log_max)]
+
+    def fetch(self, fetch: Fetch) -> Iterator[Frame]:
+        """Yield the stream that brings the wants to a client that has the haves.
+
+        Raises:
+            NotFound: a want is not here; raised before anything is yielded.
+        """
+        absent = self._store.missing(fetch.wants)
+        if absent:
+            raise NotFound(f"no manifest {min(absent).hex()} here")
+        known = set(fetch.haves) - self._store.missing(fetch.haves)
+        return _ended(send_manifests(self._store, order_new(self._store, fetch.wants, known)))
+
+    def objects(self, wants: list[tuple[Kind, ObjectId]]) -> Iterator[Frame]:
+        """Yield packs with the objects asked for."""
+        absent = self._store.missing([oid for _, oid in wants])
+        if absent:
+            raise NotFound(f"no object {min(absent).hex()} here")
+        return _ended(send_objects(self._store, wants))
+
+    def begin(self, begin: Begin) -> set[bytes]:
+        """Pin what a push builds on, and return the frames of it that arrived before."""
+        absent = self._store.missing(begin.bases)
+        if absent:
+            raise Conflict(
+                f"manifest {min(absent).hex()[:12]} is not on the server any more",
+                hint="run 'gsync fetch', then push again",
+            )
+        session = begin.session.hex()
+        self._store.grant_lease(session, begin.bases, self._now_us() + LEASE_US)
+        return self._store.frames_of(session)
+
+    def frames(self, session: bytes, frames: Iterable[Frame]) -> Taken:
+        """Take a stream of frames, and make the moves that it announces.
+
+        A stream that fails leaves what it stored, unreachable and harmless; the session
+        remembers which frames those were, so that they need not come again.
+
+        Raises:
+            Conflict: a ref has moved; nothing was moved.
+            GsyncError: a frame was refused.
+        """
+        name = session.hex()
+        self._store.grant_lease(name, (), self._now_us() + LEASE_US)
+        receiver = Receiver(self._store)
+        count, taken, ended = 0, [], False
+        arrived: list[bytes] = []
+        try:
+            for frame in frames:
+                if ended:
+                    raise StreamBroken("a frame after the end of a stream")
+                if frame.type is FrameType.ANNOUNCE:
+                    announcement = decode_announcement(frame.body)
+                    self._store.flush()
+                    taken = self._move(announcement)
+                    ended = True
+                elif frame.type is FrameType.END:
+                    ended = True
+                else:
+                    receiver.take(frame)
+                    arrived.append(frame.name)
+                count += 1
+        finally:
+            if not taken:
+                self._store.flush()
+                self._store.add_frames(name, arrived, self._now_us())
+        if taken:
+            self._store.end_session(name)
+            self._store.drop_lease(name)
+        return Taken(count, taken)
+
+    def _move(self, announcement: Announcement) -> list[bytes]:
+        moves = []
+        for name, old, new in announcement.moves:
+            check_ref_name(name)
+            self._check_move(name, old, new)
+            moves.append(RefMove(name, old, new))
+        if not moves:
+            raise Invalid("an announcement without a move")
+        entries = self._store.move_refs(
+            moves, time_us=self._now_us(), actor=self._actor, why=announcement.why
+        )
+        return [encode_entry(entry) for entry in entries]
+
+    def _check_move(self, name: str, old: ObjectId | None, new: ObjectId | None) -> None:
+        found = self._store.find_ref(name)
+        if found != old:
+            raise RefMoved(name, old, found)
+        if new is not None:
+            self._store.get(Kind.MANIFEST, new)
+        if name == "main" and (new is None or (old and not is_ancestor(self._store, old, new))):
+            raise Conflict(
+                "main moves only to a manifest that descends from the one it points at",
+                hint="pull first; then what you push builds on what is there",
+            )
+        if name.startswith("tags/") and old is not None and new is not None:
+            raise Conflict(f"tag {name[5:]} exists and is never moved")
+
+
+def _ended(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Yield `frames` and the end that proves to the receiver that none is missing."""
+    count = 0
+    try:
+        for frame in frames:
+            count += 1
+            yield frame
+    except GsyncError as error:
+        yield Frame(FrameType.ERROR, encode_error(error))
+        return
+    yield Frame(FrameType.END, encode([count]))

@@ -1,0 +1,88 @@
+"""Walks along manifests: order, ancestry, and what two histories share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from gsync.objects.model import Manifest, decode_manifest
+from gsync.objects.oid import Kind, ObjectId
+from gsync.store.base import ObjectMissing, ObjectReader
+
+
+def get_manifest(store: ObjectReader, oid: ObjectId) -> Manifest:
+    """Return the manifest `oid`, or raise ObjectMissing."""
+    return decode_manifest(store.get(Kind.MANIFEST, oid))
+
+
+def list_ancestors(store: ObjectReader, tips: Iterable[ObjectId]) -> Iterator[ObjectId]:
+    """Yield `tips` and all manifests they came from, each once, nearer ones first.
+
+    A manifest that is not in the store ends its line: history may have been forgotten.
+    """
+    todo = list(dict.fromkeys(tips))
+    seen = set(todo)
+    for oid in todo:
+        try:
+            manifest = get_manifest(store, oid)
+        except ObjectMissing:
+            continue
+        yield oid
+        for parent in manifest.parents:
+            if parent not in seen:
+                seen.add(parent)
+                todo.append(parent)
+
+
+def is_ancestor(store: ObjectReader, old: ObjectId, new: ObjectId) -> bool:
+    """Return whether `new` came from `old`, or is `old`; reads the manifests between at least."""
+    return any(oid == old for oid in list_ancestors(store, [new]))
+
+
+def order_new(
+    store: ObjectReader, wants: Iterable[ObjectId], known: Iterable[ObjectId]
+) -> list[ObjectId]:
+    """Return the manifests that `wants` reach and `known` do not, every parent before its child.
+
+    What is known stands for all its ancestors. In a line the walk ends at the first known
+    manifest; only where lines join are the ancestors of the known ones looked up.
+
+    Raises:
+        ObjectMissing: a want, or something between, is not in the store.
+    """
+    known = set(known)
+    all_known: set[ObjectId] | None = None
+    order: list[ObjectId] = []
+    done: set[ObjectId] = set()
+    for want in wants:
+        stack = [(want, False)]
+        while stack:
+            oid, expanded = stack.pop()
+            if expanded:
+                order.append(oid)
+                continue
+            if oid in done or oid in known or (all_known is not None and oid in all_known):
+                continue
+            done.add(oid)
+            parents = get_manifest(store, oid).parents
+            if len(parents) > 1 and all_known is None and known:
+                all_known = set(list_ancestors(store, known))
+            stack.append((oid, True))
+            stack += [(parent, False) for parent in reversed(parents)]
+    return order
+
+
+def choose_haves(store: ObjectReader, tips: Iterable[ObjectId], have_max: int) -> list[ObjectId]:
+    """Return `tips` and ancestors of theirs at growing distances, at most `have_max`.
+
+    A peer whose history ends k manifests back finds one that it knows at most about k
+    further back than the newest it knows.
+    """
+    haves = list(dict.fromkeys(tips))
+    step, at = 1, 0
+    for index, oid in enumerate(list_ancestors(store, haves[:1])):
+        if len(haves) >= have_max:
+            break
+        if index >= at:
+            haves.append(oid)
+            at, step = index + step, step * 2 if index >= 16 else 1
+    return list(dict.fromkeys(haves))[:have_max]

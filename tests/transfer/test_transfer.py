@@ -1,0 +1,305 @@
+"""Manifests from one store to another, through bytes, with peers that lie."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gsync.errors import Conflict, GsyncError, Invalid
+from gsync.maps.diff import diff_maps
+from gsync.maps.omap import build_map, count_entries, list_entries
+from gsync.objects.chunk_list import ChunkListBuilder
+from gsync.objects.chunking import split_buffers
+from gsync.objects.encoding import Reference, encode
+from gsync.objects.model import Collection, Manifest, encode_manifest
+from gsync.objects.oid import Kind, ObjectId, blob_id
+from gsync.protocol.frames import (
+    FRAME_BYTES_MAX,
+    Frame,
+    FrameType,
+    Patch,
+    StreamBroken,
+    encode_frame,
+    patch_frame,
+    read_frames,
+)
+from gsync.protocol.messages import Announcement, Fetch, Hello, encode_announcement
+from gsync.store.memory import MemoryStore
+from gsync.transfer.answer import Answerer
+from gsync.transfer.negotiate import fetch_by_level, take_stream
+from gsync.transfer.receive import Incomplete, PatchMismatch, Receiver
+from gsync.transfer.send import objects_in
+from gsync.views.files import EntryType, FileEntry, encode_entry
+
+Tree = dict[bytes, bytes]
+
+
+def answerer(store: MemoryStore) -> Answerer:
+    return Answerer(store, "tester", lambda: 1_000_000)
+
+
+def put_file(store: MemoryStore, content: bytes) -> bytes:
+    if len(content) <= 131_072:
+        ref = Reference(Kind.BLOB, store.put(Kind.BLOB, content), len(content))
+        return encode_entry(FileEntry(EntryType.FILE, len(content), ref))
+    builder = ChunkListBuilder(store.put)
+    for chunk in split_buffers([content]):
+        builder.add(Reference(Kind.BLOB, store.put(Kind.BLOB, chunk), len(chunk)))
+    ref = builder.finish()
+    return encode_entry(FileEntry(EntryType.FILE, len(content), ref, blob_id(content)))
+
+
+def commit(store: MemoryStore, tree: Tree, parents: tuple[ObjectId, ...] = ()) -> ObjectId:
+    root = build_map(store, [(path, put_file(store, tree[path])) for path in sorted(tree)])
+    files = Collection("files", root, len(tree))
+    return store.put(
+        Kind.MANIFEST, encode_manifest(Manifest(parents, (files,), "me", 1, "a message"))
+    )
+
+
+def over_the_wire(frames: Iterable[Frame], seed: int = 0) -> Iterator[Frame]:
+    """The frames as a receiver reads them from chunks of any size."""
+    r = random.Random(seed)
+    data = b"".join(map(encode_frame, frames))
+    cuts = sorted(r.randrange(len(data) + 1) for _ in range(20))
+    pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+    return read_frames(pieces)
+
+
+def random_tree(r: random.Random, count: int) -> Tree:
+    tree: Tree = {}
+    for i in range(count):
+        size = r.choice([0, 10, 3000, 3000, 50_000 if r.random() < 0.1 else 100])
+        tree[b"d%d/f%d" % (i % 7, i)] = r.randbytes(size)
+    if count > 20:
+        tree[b"large"] = r.randbytes(400_000)
+    return tree
+
+
+def changed_tree(r: random.Random, tree: Tree) -> Tree:
+    new = dict(tree)
+    for path in list(tree):
+        if r.random() < 0.1:
+            content = bytearray(tree[path])
+            at = r.randint(0, len(content))
+            content[at:at] = r.randbytes(r.randint(1, 60))
+            new[path] = bytes(content)
+        elif r.random() < 0.05:
+            del new[path]
+    new[b"new/%d" % r.randrange(10**9)] = r.randbytes(500)
+    return new
+
+
+@given(seed=st.integers(0, 2**32), count=st.sampled_from([0, 1, 30, 300]))
+def test_fetch_brings_a_history_whole(seed: int, count: int) -> None:
+    """What one store has, another gets: all of it at first, then only what is new."""
+    r = random.Random(seed)
+    source, target = MemoryStore(), MemoryStore()
+    tree = random_tree(r, count)
+    first = commit(source, tree)
+    receiver = Receiver(target)
+    take_stream(receiver, over_the_wire(answerer(source).fetch(Fetch([first], [])), seed))
+    newer = changed_tree(r, tree)
+    second = commit(source, newer, (first,))
+    third = commit(source, changed_tree(r, newer), (second,))
+    frames = list(over_the_wire(answerer(source).fetch(Fetch([third], [first])), seed))
+    take_stream(receiver, frames)
+    assert receiver.manifests == [first, second, third]
+    assert set(source._bodies) - set(target._bodies) == set()
+    small = sum(len(frame.body) for frame in frames)
+    assert small < 5_000 + 0.5 * sum(map(len, newer.values()))
+
+
+def test_a_small_edit_of_a_large_file_sends_little() -> None:
+    """An edit inside 4 MB brings the chunks around it, not the file."""
+    r = random.Random(5)
+    store = MemoryStore()
+    content = r.randbytes(4_000_000)
+    first = commit(store, {b"f": content})
+    second = commit(store, {b"f": content[:2_000_000] + b"!" + content[2_000_000:]}, (first,))
+    frames = list(answerer(store).fetch(Fetch([second], [first])))
+    assert sum(len(frame.body) for frame in frames) < 200_000
+
+
+def test_an_edited_text_goes_as_its_difference() -> None:
+    """A text with one edited line costs some tens of bytes, however long it is."""
+    r = random.Random(6)
+    store = MemoryStore()
+    text = r.randbytes(60_000).hex().encode()
+    first = commit(store, {b"a/text": text})
+    second = commit(store, {b"a/text": text[:500] + b"edit" + text[500:]}, (first,))
+    frames = list(answerer(store).fetch(Fetch([second], [first])))
+    assert sum(len(frame.body) for frame in frames) < 700
+
+
+@given(seed=st.integers(0, 2**32))
+def test_levels_bring_the_same_without_a_common_manifest(seed: int) -> None:
+    """Asked level by level, a store that shares contents is sent only what it lacks."""
+    r = random.Random(seed)
+    source, target = MemoryStore(), MemoryStore()
+    tree = random_tree(r, 200)
+    commit(target, tree)
+    wanted = commit(source, changed_tree(r, tree), (commit(source, tree),))
+    receiver, trips, sent = Receiver(target), 0, 0
+    conversation = fetch_by_level(target, receiver, [wanted], 16_384)
+    try:
+        wants = next(conversation)
+        while True:
+            trips += 1
+            frames = list(over_the_wire(answerer(source).objects(wants)))
+            sent += sum(map(objects_in, frames))
+            wants = conversation.send(frames)
+    except StopIteration:
+        pass
+    assert target.missing([wanted]) == set()
+    assert trips <= 8
+    assert sent < len(source._bodies) / 2
+
+
+def push(server: MemoryStore, frames: Iterable[Frame], moves: list) -> None:
+    body = encode_announcement(Announcement(moves, "push"))
+    stream = [*frames, Frame(FrameType.ANNOUNCE, body)]
+    answerer(server).frames(b"s" * 16, over_the_wire(stream))
+
+
+def contents(store: MemoryStore, wants: list[ObjectId], haves: list[ObjectId]) -> list[Frame]:
+    return list(answerer(store).fetch(Fetch(wants, haves)))[:-1]
+
+
+def test_push_moves_the_ref_by_compare_and_swap() -> None:
+    """A push moves main; one that builds on what main was before is refused."""
+    server, client = MemoryStore(), MemoryStore()
+    first = commit(client, {b"a": b"1"})
+    push(server, contents(client, [first], []), [("main", None, first)])
+    assert answerer(server).hello(Hello(1, None)).refs == {"main": first}
+    ours, theirs = (commit(client, {b"a": text}, (first,)) for text in (b"2", b"3"))
+    push(server, contents(client, [ours], [first]), [("main", first, ours)])
+    with pytest.raises(Conflict):
+        push(server, contents(client, [theirs], [first]), [("main", first, theirs)])
+    with pytest.raises(Conflict):
+        push(server, contents(client, [theirs], [first]), [("main", ours, theirs)])
+    assert server.find_ref("main") == ours
+
+
+def refused(frames: Iterable[Frame], kind: type[GsyncError], store: MemoryStore | None = None):
+    receiver = Receiver(store or MemoryStore())
+    with pytest.raises(kind):
+        for frame in frames:
+            receiver.take(frame)
+    assert receiver.manifests == []
+
+
+def test_patch_that_does_not_lead_to_its_root_is_refused() -> None:
+    """A receiver arrives at another root than announced, and keeps no manifest."""
+    store = MemoryStore()
+    entry = put_file(store, b"x")
+    root = build_map(store, [(b"a", entry)])
+    refused([patch_frame(Patch(None, [(b"b", entry)], root))], PatchMismatch)
+
+
+@pytest.mark.parametrize(
+    "path", [b"../x", b"/etc/passwd", b".gsync/config.toml", b"a\0b", b"a//b", b"..\\x"]
+)
+def test_escaping_paths_are_refused(path: bytes) -> None:
+    """A manifest whose tree holds an illegal path is not stored."""
+    evil = MemoryStore()
+    root = build_map(evil, [(path, put_file(evil, b"x"))])
+    manifest = Manifest((), (Collection("files", root, 1),), "e", 0, "m")
+    oid = evil.put(Kind.MANIFEST, encode_manifest(manifest))
+    refused(contents(evil, [oid], []), Invalid)
+
+
+def test_file_that_becomes_its_own_directory_is_refused() -> None:
+    """An added path below, or above, one that stays is refused although it is legal alone."""
+    for old, new in ((b"a", b"a/b"), (b"a/b", b"a")):
+        store = MemoryStore()
+        first = commit(store, {old: b"1", b"zz": b"2"})
+        second = commit(store, {old: b"1", new: b"1", b"zz": b"2"}, (first,))
+        target = MemoryStore()
+        receiver = Receiver(target)
+        for frame in contents(store, [first], []):
+            receiver.take(frame)
+        with pytest.raises(Invalid, match="at once"):
+            for frame in contents(store, [second], [first]):
+                receiver.take(frame)
+        assert receiver.manifests == [first]
+
+
+def test_left_out_contents_are_noticed() -> None:
+    """Each frame of a transfer left out in turn: no manifest is stored without it."""
+    store = MemoryStore()
+    tree = random_tree(random.Random(3), 60)
+    first = commit(store, tree)
+    second = commit(store, changed_tree(random.Random(4), tree), (first,))
+    frames = contents(store, [second], [])
+    assert len(frames) > 5
+    for index in range(len(frames) - 1):
+        target = MemoryStore()
+        receiver = Receiver(target)
+        with pytest.raises(GsyncError):
+            for frame in frames[:index] + frames[index + 1 :]:
+                receiver.take(frame)
+        assert second not in receiver.manifests
+
+
+def test_wrong_counts_lengths_and_kinds_are_refused() -> None:
+    """A manifest that miscounts, a reference of a wrong length, a manifest in a pack."""
+    store = MemoryStore()
+    oid = store.put(Kind.BLOB, b"four")
+    entry = encode_entry(FileEntry(EntryType.FILE, 5, Reference(Kind.BLOB, oid, 5)))
+    root = build_map(store, [(b"a", entry)])
+    for count in (1, 2):
+        body = encode_manifest(Manifest((), (Collection("files", root, count),), "", 0, ""))
+        manifest = store.put(Kind.MANIFEST, body)
+        refused(contents(store, [manifest], []), Invalid)
+    absent = ObjectId(bytes(32))
+    body = encode_manifest(Manifest((absent,), (), "", 0, ""))
+    refused([Frame(FrameType.MANIFESTS, encode([body]))], Incomplete)
+
+
+@given(data=st.binary(max_size=200))
+def test_any_stream_is_read_or_refused(data: bytes) -> None:
+    """Any bytes are frames or raise one of our errors, and so does taking them."""
+    store = MemoryStore()
+    receiver = Receiver(store)
+    try:
+        for frame in read_frames([data]):
+            receiver.take(frame)
+    except GsyncError:
+        pass
+    for kind in FrameType:
+        try:
+            receiver.take(Frame(kind, data))
+        except GsyncError:
+            pass
+
+
+def test_cut_streams_and_long_frames_are_refused() -> None:
+    """A stream cut at any byte, or with a frame beyond the limit, is not taken for whole."""
+    store = MemoryStore()
+    first = commit(store, {b"a": b"1"})
+    data = b"".join(map(encode_frame, answerer(store).fetch(Fetch([first], []))))
+    for cut in range(len(data)):
+        with pytest.raises(StreamBroken):
+            take_stream(Receiver(MemoryStore()), read_frames([data[:cut]]))
+    with pytest.raises(GsyncError):
+        list(read_frames([(FRAME_BYTES_MAX + 1).to_bytes(4, "big") + b"\1"]))
+
+
+def test_a_patched_map_is_the_map() -> None:
+    """Thousands of entries cross in several patches and arrive as the same map."""
+    store, target = MemoryStore(), MemoryStore()
+    tree = {b"dir%d/file%d" % (i % 50, i): b"%d" % i for i in range(9000)}
+    first = commit(store, tree)
+    frames = contents(store, [first], [])
+    assert sum(frame.type is FrameType.PATCH for frame in frames) > 2
+    for frame in (receiver := Receiver(target)) and frames:
+        receiver.take(frame)
+    root = build_map(store, [(path, put_file(store, tree[path])) for path in sorted(tree)])
+    assert count_entries(target, root) == 9000
+    assert len(list(list_entries(target, root))) == 9000
+    assert list(diff_maps(target, root, root)) == []
