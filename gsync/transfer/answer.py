@@ -25,9 +25,9 @@ from gsync.protocol.messages import (
     decode_announcement,
     encode_error,
 )
-from gsync.store.base import Leases, PackStore, RefMove, RefMoved, Refs, Sessions
+from gsync.store.base import Leases, PackStore, RefMove, RefMoved, Refs, Sessions, State
 from gsync.store.reflog import encode_entry
-from gsync.transfer.history import is_ancestor, order_new
+from gsync.transfer.history import is_ancestor, order_new, remember_forgotten
 from gsync.transfer.receive import Receiver
 from gsync.transfer.send import send_manifests, send_objects
 
@@ -35,8 +35,8 @@ LEASE_US = 3600 * 1_000_000
 """How long what a push relies on is kept after its last request."""
 
 
-class AnsweringStore(PackStore, Refs, Leases, Sessions, Protocol):
-    """What answering takes: objects, refs, leases and sessions of one tenant."""
+class AnsweringStore(PackStore, Refs, Leases, Sessions, State, Protocol):
+    """What answering takes: objects, refs, leases, sessions and state of one tenant."""
 
 
 class Answerer:
@@ -135,6 +135,7 @@ class Answerer:
                 if ended:
                     raise StreamBroken("a frame after the end of a stream")
                 if frame.type is FrameType.ANNOUNCE:
+                    remember_forgotten(self._store, receiver.forgotten)
                     announcement = decode_announcement(frame.body)
                     self._store.flush()
                     taken = self._move(announcement)

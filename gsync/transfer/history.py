@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from gsync.objects.encoding import decode_trusted, encode
 from gsync.objects.model import Manifest, decode_manifest
 from gsync.objects.oid import Kind, ObjectId
-from gsync.store.base import ObjectMissing, ObjectReader
+from gsync.store.base import ObjectMissing, ObjectReader, State
 
 
 def get_manifest(store: ObjectReader, oid: ObjectId) -> Manifest:
     """Return the manifest `oid`, or raise ObjectMissing."""
     return decode_manifest(store.get(Kind.MANIFEST, oid))
+
+
+_FORGOTTEN = "forgotten"
+
+
+def forgotten_ids(store: State) -> set[ObjectId]:
+    """Return the manifests that were forgotten on purpose: absent without being a hole."""
+    body = store.get_state(_FORGOTTEN)
+    return set(decode_trusted(body)) if body else set()
+
+
+def remember_forgotten(store: State, oids: Iterable[ObjectId]) -> None:
+    """Add `oids` to what is absent on purpose."""
+    known = forgotten_ids(store)
+    if not known.issuperset(oids):
+        store.set_states({_FORGOTTEN: encode(sorted(known | set(oids)))})
 
 
 def list_ancestors(store: ObjectReader, tips: Iterable[ObjectId]) -> Iterator[ObjectId]:
@@ -44,10 +61,11 @@ def order_new(
     """Return the manifests that `wants` reach and `known` do not, every parent before its child.
 
     What is known stands for all its ancestors. In a line the walk ends at the first known
-    manifest; only where lines join are the ancestors of the known ones looked up.
+    manifest; only where lines join are the ancestors of the known ones looked up. A parent
+    that is not in the store was forgotten, and ends its line.
 
     Raises:
-        ObjectMissing: a want, or something between, is not in the store.
+        ObjectMissing: a want is not in the store.
     """
     known = set(known)
     all_known: set[ObjectId] | None = None
@@ -67,7 +85,8 @@ def order_new(
             if len(parents) > 1 and all_known is None and known:
                 all_known = set(list_ancestors(store, known))
             stack.append((oid, True))
-            stack += [(parent, False) for parent in reversed(parents)]
+            absent = store.missing(parents)
+            stack += [(parent, False) for parent in reversed(parents) if parent not in absent]
     return order
 
 

@@ -10,7 +10,12 @@ from gsync.objects.oid import Kind, ObjectId, object_id
 from gsync.objects.packs import unpack_objects
 from gsync.protocol.frames import Frame, FrameType, StreamBroken, decode_pack
 from gsync.store.base import PackStore
-from gsync.transfer.receive import Incomplete, Receiver, check_received_map
+from gsync.transfer.receive import (
+    Incomplete,
+    Receiver,
+    check_received_map,
+    decode_manifests,
+)
 
 Want = tuple[Kind, ObjectId]
 
@@ -58,7 +63,7 @@ def fetch_by_level(
                 if kind is Kind.MANIFEST:
                     manifests.append((oid, body))
                 for below, inner in references(kind, body):
-                    if inner not in asked:
+                    if inner not in asked and inner not in receiver.forgotten:
                         found[inner] = below
             if owed:
                 raise Incomplete(batch[0][0], min(owed))
@@ -101,7 +106,9 @@ def _bodies(frames: Iterable[Frame], receiver: Receiver) -> Iterator[tuple[Kind,
             return
         count += 1
         if frame.type is FrameType.MANIFESTS:
-            for body in decode_trusted(frame.body):
+            bodies, absent = decode_manifests(frame.body)
+            receiver.forgotten |= absent
+            for body in bodies:
                 yield Kind.MANIFEST, body, object_id(Kind.MANIFEST, body)
         else:
             receiver.take(frame)

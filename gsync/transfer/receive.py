@@ -7,6 +7,7 @@ found, so that having a manifest means having everything.
 
 from __future__ import annotations
 
+from collections.abc import Collection as Collection_
 from collections.abc import Iterable, Iterator
 
 from gsync.changes import Change
@@ -28,7 +29,14 @@ from gsync.objects.model import (
 )
 from gsync.objects.oid import Kind, ObjectId
 from gsync.objects.packs import PACK_BYTES_MAX, unpack_objects
-from gsync.protocol.frames import Frame, FrameType, decode_delta, decode_pack, decode_patch
+from gsync.protocol.frames import (
+    FRAME_BYTES_MAX,
+    Frame,
+    FrameType,
+    decode_delta,
+    decode_pack,
+    decode_patch,
+)
 from gsync.protocol.messages import decode_error
 from gsync.store.base import ObjectMissing, PackStore
 from gsync.transfer.send import references_in
@@ -64,6 +72,7 @@ class Receiver:
     Attributes:
         objects: How many objects came.
         manifests: The manifests that were stored, in order.
+        forgotten: Parents of theirs that the sender has forgotten; the caller keeps them.
     """
 
     def __init__(self, store: PackStore) -> None:
@@ -71,6 +80,7 @@ class Receiver:
         self._unfinished: ObjectId | None = None
         self.objects = 0
         self.manifests: list[ObjectId] = []
+        self.forgotten: set[ObjectId] = set()
 
     def take(self, frame: Frame) -> None:
         """Check one frame and store what it brings.
@@ -137,35 +147,45 @@ class Receiver:
             raise PatchMismatch(patch.target, root)
 
     def _take_manifests(self, body: bytes) -> None:
-        match decode(body, 1 << 20):
-            case [*bodies] if all(type(item) is bytes for item in bodies):
-                for item in bodies:
-                    self.admit(item)
-            case _:
-                raise Invalid("manifests frame: not an array of bodies")
+        bodies, absent = decode_manifests(body)
+        self.forgotten |= absent
+        for item in bodies:
+            self.admit(item)
 
     def admit(self, body: bytes) -> None:
         """Store one manifest, after the check that everything below it is here."""
         manifest = decode_manifest(body)
-        check_closure(self._store, manifest)
+        check_closure(self._store, manifest, self.forgotten)
         self.manifests.append(self._store.put(Kind.MANIFEST, body))
         self.objects += 1
 
 
-def check_closure(store: PackStore, manifest: Manifest) -> None:
+def decode_manifests(body: bytes) -> tuple[list[bytes], set[ObjectId]]:
+    """Return the bodies in a manifests frame, and the parents that their sender has forgotten."""
+    match decode(body, FRAME_BYTES_MAX):
+        case [[*bodies], [*absent]] if all(type(item) is bytes for item in (*bodies, *absent)):
+            return bodies, set(absent)
+    raise Invalid("manifests frame: not [bodies, forgotten parents]")
+
+
+def check_closure(
+    store: PackStore, manifest: Manifest, forgotten: Collection_[ObjectId] = ()
+) -> None:
     """Raise unless everything below `manifest` is in the store and well formed.
 
-    What its first parent has is complete already, so only the difference is walked.
+    What its first parent has is complete already, so only the difference is walked. A parent
+    of `forgotten` may be absent.
 
     Raises:
         Incomplete: something is missing.
         Invalid: a path, an entry or a count is not what page 04 allows.
     """
     try:
-        for parent in manifest.parents:
-            store.get(Kind.MANIFEST, parent)
+        absent = store.missing(manifest.parents)
+        for parent in absent - set(forgotten):
+            raise Incomplete(Kind.MANIFEST, parent)
         base = None
-        if manifest.parents:
+        if manifest.parents and manifest.parents[0] not in absent:
             base = decode_manifest(store.get(Kind.MANIFEST, manifest.parents[0]))
         for collection in manifest.collections:
             _check_collection(store, base.find(collection.name) if base else None, collection)

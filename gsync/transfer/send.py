@@ -54,15 +54,20 @@ def send_manifests(store: PackStore, order: Sequence[ObjectId]) -> Iterator[Fram
     """
     sender = _Sender(store)
     bodies: list[bytes] = []
+    absent: set[ObjectId] = set()
+    size = 0
     for oid in order:
         body = store.get(Kind.MANIFEST, oid)
-        yield from sender.contents(decode_manifest(body))
+        manifest = decode_manifest(body)
+        yield from sender.contents(manifest)
         bodies.append(body)
-        if sum(map(len, bodies)) > _MANIFESTS_BYTES:
-            yield Frame(FrameType.MANIFESTS, encode(bodies))
-            bodies = []
+        absent |= store.missing(manifest.parents)
+        size += len(body)
+        if size > _MANIFESTS_BYTES:
+            yield manifests_frame(bodies, absent)
+            bodies, absent, size = [], set(), 0
     if bodies:
-        yield Frame(FrameType.MANIFESTS, encode(bodies))
+        yield manifests_frame(bodies, absent)
 
 
 def send_objects(store: PackStore, wants: Sequence[tuple[Kind, ObjectId]]) -> Iterator[Frame]:
@@ -74,7 +79,13 @@ def send_objects(store: PackStore, wants: Sequence[tuple[Kind, ObjectId]]) -> It
     for start in range(0, len(manifests), 64):
         part = manifests[start : start + 64]
         bodies = [store.get(Kind.MANIFEST, oid) for oid in part]
-        yield Frame(FrameType.MANIFESTS, encode(bodies))
+        parents = [parent for body in bodies for parent in decode_manifest(body).parents]
+        yield manifests_frame(bodies, store.missing(parents))
+
+
+def manifests_frame(bodies: list[bytes], absent: Iterable[ObjectId]) -> Frame:
+    """Return the frame of manifests, some of whose parents the sender has forgotten."""
+    return Frame(FrameType.MANIFESTS, encode([bodies, sorted(absent)]))
 
 
 class _Sender:
@@ -100,7 +111,7 @@ class _Sender:
         yield from self._flush()
 
     def _parent(self, manifest: Manifest) -> Manifest | None:
-        if not manifest.parents:
+        if not manifest.parents or self._store.missing(manifest.parents[:1]):
             return None
         return decode_manifest(self._store.get(Kind.MANIFEST, manifest.parents[0]))
 
@@ -222,5 +233,5 @@ def objects_in(frame: Frame) -> int:
     if frame.type in (FrameType.PACK, FrameType.DELTA):
         return len(decode_trusted(frame.body)[0])
     if frame.type is FrameType.MANIFESTS:
-        return len(decode_trusted(frame.body))
+        return len(decode_trusted(frame.body)[0])
     return 0

@@ -258,7 +258,7 @@ def test_wrong_counts_lengths_and_kinds_are_refused() -> None:
         refused(contents(store, [manifest], []), Invalid)
     absent = ObjectId(bytes(32))
     body = encode_manifest(Manifest((absent,), (), "", 0, ""))
-    refused([Frame(FrameType.MANIFESTS, encode([body]))], Incomplete)
+    refused([Frame(FrameType.MANIFESTS, encode([[body], []]))], Incomplete)
 
 
 @given(data=st.binary(max_size=200))
