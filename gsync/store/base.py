@@ -107,20 +107,27 @@ class ObjectStore(ObjectReader, ObjectWriter, Protocol):
 
 
 class PackStore(ObjectStore, Protocol):
-    """A store that also takes and gives objects in packs, as they are compressed."""
+    """A store that also takes and gives whole packs, for transfer."""
 
     def put_pack(self, pack: Pack) -> list[ObjectId]:
-        """Hash the bodies of `pack`, keep its data as it is, and return their ids.
+        """Keep the objects of a pack from anywhere; return their ids in the pack's order.
+
+        Every body is hashed. Durable like what was `put`.
 
         Raises:
-            PackCorrupt: it does not unpack to what it says.
+            PackCorrupt: the pack is not what its outline says; nothing of it was kept.
+            TooLarge: it has too many objects, or one that is larger than its kind may be.
         """
         ...
 
     def export_packs(self, wanted: Sequence[tuple[Kind, ObjectId]]) -> Iterator[Pack]:
-        """Yield packs that hold exactly the objects of `wanted`, each once.
+        """Yield packs that hold the objects of `wanted`, each once, and nothing else.
 
-        A stored pack all of whose objects are wanted is handed out as it is stored.
+        They come in the order of the storage. Bodies may go out unhashed: who receives them
+        hashes them.
+
+        Raises:
+            ObjectMissing: one of them is not here.
         """
         ...
 

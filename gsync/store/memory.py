@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from gsync.errors import TooLarge
+from gsync.objects.model import BODY_BYTES_MAX
 from gsync.objects.oid import Kind, ObjectId, object_id
-from gsync.objects.packs import Pack, group_objects, pack_objects, unpack_objects
+from gsync.objects.packs import OBJECTS_MAX, Pack, group_objects, pack_objects, unpack_objects
 from gsync.store.base import LogEntry, ObjectMissing, RefMove, RefMoved
 from gsync.store.reflog import next_entry
 
@@ -48,6 +50,8 @@ class MemoryStore:
         return {oid for oid in oids if oid not in self._bodies}
 
     def put(self, kind: Kind, body: bytes, near: ObjectId | None = None) -> ObjectId:
+        if len(body) > BODY_BYTES_MAX[kind]:
+            raise TooLarge(f"a {kind.name.lower()} of {len(body)} bytes")
         oid = object_id(kind, body)
         if oid not in self._bodies:
             self.writes += 1
@@ -60,7 +64,12 @@ class MemoryStore:
     # Packs
 
     def put_pack(self, pack: Pack) -> list[ObjectId]:
-        return [self.put(kind, body) for kind, body in unpack_objects(pack)]
+        if len(pack.sizes) > OBJECTS_MAX:
+            raise TooLarge(f"a pack of {len(pack.sizes)} objects, where {OBJECTS_MAX} may come")
+        objects = unpack_objects(pack)
+        if any(len(body) > BODY_BYTES_MAX[kind] for kind, body in objects):
+            raise TooLarge("a pack holds an object that is larger than its kind may be")
+        return [self.put(kind, body) for kind, body in objects]
 
     def export_packs(self, wanted: Sequence[tuple[Kind, ObjectId]]) -> Iterator[Pack]:
         bodies = ((kind, self.get(kind, oid)) for kind, oid in dict.fromkeys(wanted))

@@ -1,0 +1,201 @@
+"""What a store keeps beside objects: refs and their log, leases, sessions, state, remotes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gsync.errors import Unavailable
+from gsync.objects.oid import ObjectId
+from gsync.store.base import LogEntry, RefMove, RefMoved
+from gsync.store.file import SqliteFile
+from gsync.store.reflog import decode_entry, encode_entry, next_entry
+
+
+class CollectedMeanwhile(Unavailable):
+    """Objects were dropped between putting and moving; what was found present may be gone."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a garbage collection ran while objects were being written; no ref was moved",
+            hint="run the command again",
+        )
+
+
+class SqliteNames(SqliteFile):
+    """Refs, Leases, Sessions, State, RemoteLogs and the stat cache in one file.
+
+    Whatever may be a new root for garbage collection counts up `roots`, so that a collection
+    that began before can tell (05-store, section 7).
+    """
+
+    # Refs
+
+    def find_ref(self, name: str) -> ObjectId | None:
+        rows = self._select("SELECT target FROM ref WHERE name = ?", name)
+        return ObjectId(rows[0][0]) if rows else None
+
+    def list_refs(self) -> dict[str, ObjectId]:
+        rows = self._select("SELECT name, target FROM ref ORDER BY name")
+        return {name: ObjectId(target) for name, target in rows}
+
+    def move_refs(
+        self, moves: Sequence[RefMove], *, time_us: int, actor: str, why: str
+    ) -> list[LogEntry]:
+        self.flush()
+        with self._writing("moving refs") as db:
+            self._check_collections()
+            refs = self.list_refs()
+            for move in moves:
+                if refs.get(move.name) != move.old:
+                    raise RefMoved(move.name, move.old, refs.get(move.name))
+            entries = self._append_log(moves, time_us, actor, why)
+            db.run_many("DELETE FROM ref WHERE name = ?", [(move.name,) for move in moves])
+            # Of two moves of one ref the later one holds.
+            targets = {move.name: move.new for move in moves}
+            db.run_many(
+                "INSERT INTO ref (name, target) VALUES (?, ?)",
+                [(name, new) for name, new in targets.items() if new is not None],
+            )
+            self._count_up("roots")
+        self._collections_seen = None
+        return entries
+
+    def list_log(self, after: int = 0, limit: int | None = None) -> list[LogEntry]:
+        rows = self._select(
+            "SELECT entry FROM ref_log WHERE seq > ? ORDER BY seq LIMIT ?",
+            after,
+            -1 if limit is None else limit,
+        )
+        return [decode_entry(entry) for (entry,) in rows]
+
+    def last_log_entry(self) -> LogEntry | None:
+        rows = self._select("SELECT entry FROM ref_log ORDER BY seq DESC LIMIT 1")
+        return decode_entry(rows[0][0]) if rows else None
+
+    def _append_log(
+        self, moves: Sequence[RefMove], time_us: int, actor: str, why: str
+    ) -> list[LogEntry]:
+        last = self.last_log_entry()
+        entries: list[LogEntry] = []
+        for move in moves:
+            last = next_entry(last, move, time_us=time_us, actor=actor, why=why)
+            entries.append(last)
+        self._db.run_many(
+            "INSERT INTO ref_log (seq, entry, hash, ref, old, new, time_us, actor, why)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (e.seq, encode_entry(e), e.hash, e.ref, e.old, e.new, e.time_us, e.actor, e.why)
+                for e in entries
+            ],
+        )
+        return entries
+
+    def _check_collections(self) -> None:
+        seen = self._collections_seen
+        if seen is not None and self._counter("collections") != seen:
+            self._collections_seen = None
+            raise CollectedMeanwhile
+
+    # Leases and sessions
+
+    def grant_lease(self, session: str, oids: Iterable[ObjectId], expires_us: int) -> None:
+        with self._writing("granting a lease") as db:
+            db.query("UPDATE lease SET expires_us = ? WHERE session = ?", (expires_us, session))
+            db.run_many(
+                "INSERT OR REPLACE INTO lease (session, oid, expires_us) VALUES (?, ?, ?)",
+                [(session, oid, expires_us) for oid in oids],
+            )
+            self._count_up("roots")
+
+    def drop_lease(self, session: str) -> None:
+        with self._writing("dropping a lease") as db:
+            db.query("DELETE FROM lease WHERE session = ?", (session,))
+
+    def leased(self, now_us: int) -> set[ObjectId]:
+        rows = self._select("SELECT DISTINCT oid FROM lease WHERE expires_us > ?", now_us)
+        return {ObjectId(oid) for (oid,) in rows}
+
+    def frames_of(self, session: str) -> set[bytes]:
+        rows = self._select("SELECT frame FROM session_frame WHERE session = ?", session)
+        return {frame for (frame,) in rows}
+
+    def add_frames(self, session: str, frames: Iterable[bytes], now_us: int) -> None:
+        self.flush()  # a frame that is remembered is never sent again
+        with self._writing("noting frames") as db:
+            db.run_many(
+                "INSERT OR IGNORE INTO session_frame (session, frame, time_us) VALUES (?, ?, ?)",
+                [(session, frame, now_us) for frame in frames],
+            )
+            self._count_up("roots")
+
+    def end_session(self, session: str) -> None:
+        with self._writing("ending a session") as db:
+            db.query("DELETE FROM session_frame WHERE session = ?", (session,))
+
+    # State
+
+    def get_state(self, name: str) -> bytes | None:
+        rows = self._select("SELECT value FROM state WHERE name = ?", name)
+        return rows[0][0] if rows else None
+
+    def set_states(self, values: Mapping[str, bytes | None]) -> None:
+        with self._writing("saving state"):
+            self._save("state", "name", "value", values)
+            self._count_up("roots")
+
+    def load_scan_dirs(self) -> dict[bytes, bytes]:
+        """Return the stat cache: what was seen in each directory, by path."""
+        return dict(self._select("SELECT path, body FROM scan_dir"))
+
+    def save_scan_dirs(self, dirs: Mapping[bytes, bytes | None]) -> None:
+        """Replace or drop (None) directories of the stat cache, all in one transaction."""
+        with self._writing("saving the stat cache"):
+            self._save("scan_dir", "path", "body", dirs)
+
+    def _save(self, table: str, key: str, value: str, values: Mapping[Any, bytes | None]) -> None:
+        self._db.run_many(
+            f"DELETE FROM {table} WHERE {key} = ?",
+            [(name,) for name, body in values.items() if body is None],
+        )
+        self._db.run_many(
+            f"INSERT OR REPLACE INTO {table} ({key}, {value}) VALUES (?, ?)",
+            [(name, body) for name, body in values.items() if body is not None],
+        )
+
+    # Remotes
+
+    def tracking(self, remote: str) -> dict[str, ObjectId]:
+        rows = self._select(
+            "SELECT ref, target FROM tracking WHERE remote = ? ORDER BY ref", remote
+        )
+        return {ref: ObjectId(target) for ref, target in rows}
+
+    def set_tracking(self, remote: str, refs: Mapping[str, ObjectId]) -> None:
+        self.flush()  # objects before the names for them
+        with self._writing("noting remote refs") as db:
+            self._check_collections()
+            db.query("DELETE FROM tracking WHERE remote = ?", (remote,))
+            db.run_many(
+                "INSERT INTO tracking (remote, ref, target) VALUES (?, ?, ?)",
+                [(remote, ref, target) for ref, target in refs.items()],
+            )
+            self._count_up("roots")
+
+    def remote_log(self, remote: str, after: int = 0) -> list[LogEntry]:
+        rows = self._select(
+            "SELECT entry FROM remote_log WHERE remote = ? AND seq > ? ORDER BY seq", remote, after
+        )
+        return [decode_entry(entry) for (entry,) in rows]
+
+    def append_remote_log(self, remote: str, entries: Sequence[LogEntry]) -> None:
+        with self._writing("noting a remote log") as db:
+            db.run_many(
+                "INSERT OR REPLACE INTO remote_log (remote, seq, entry) VALUES (?, ?, ?)",
+                [(remote, entry.seq, encode_entry(entry)) for entry in entries],
+            )
+
+    def drop_remote(self, remote: str) -> None:
+        with self._writing("forgetting a remote") as db:
+            db.query("DELETE FROM tracking WHERE remote = ?", (remote,))
+            db.query("DELETE FROM remote_log WHERE remote = ?", (remote,))
