@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gsync.errors import Denied, TooLarge
 from gsync.objects.model import BODY_BYTES_MAX
-from gsync.objects.oid import Kind, ObjectId, object_id
+from gsync.objects.oid import OID_BYTES, Kind, ObjectId, object_id
 from gsync.objects.packs import (
     OBJECTS_MAX,
     PACK_BYTES_MAX,
@@ -88,6 +88,8 @@ class SqliteBodies(SqliteFile):
 
     def __init__(self, path: Path, db: Connection, lock: FileLock, read_only: bool) -> None:
         super().__init__(path, db, lock, read_only)
+        self.objects_written = 0
+        """How many objects this handle has added to the file."""
         self._reader = PackReader(db)
         self._pool: ThreadPoolExecutor | None = None
         self._pending: dict[ObjectId, tuple[Kind, bytes]] = {}
@@ -130,6 +132,19 @@ class SqliteBodies(SqliteFile):
         for oid, place in sorted(places.items(), key=_storage_order):
             body = self._find_body(kinds[oid], oid, place)
             yield oid, self.get(kinds[oid], oid) if body is None else body
+
+    def find_ids(self, kind: Kind, prefix: str, limit: int = 2) -> list[ObjectId]:
+        """Return up to `limit` stored ids of that kind whose hex form begins with `prefix`."""
+        low = bytes.fromhex(prefix.ljust(2 * OID_BYTES, "0"))
+        high = bytes.fromhex(prefix.ljust(2 * OID_BYTES, "f"))
+        rows = self._select(
+            "SELECT oid FROM object WHERE oid BETWEEN ? AND ? AND kind = ? ORDER BY oid LIMIT ?",
+            low,
+            high,
+            int(kind),
+            limit,
+        )
+        return [ObjectId(oid) for (oid,) in rows]
 
     def missing(self, oids: Iterable[ObjectId]) -> set[ObjectId]:
         asked = {oid for oid in oids if oid not in self._pending}
@@ -396,14 +411,20 @@ class SqliteBodies(SqliteFile):
                 (oid, int(kind), number, offset, size) for kind, oid, offset, size in sealed.outline
             )
         self._count_up("packs", len(packs))
+        # Rows are numbered by a counter and not by SQLite, which may reuse the number of a row
+        # that was dropped: a session's floor must stay below what came after it.
+        row = self._counter("objects")
+        self._count_up("objects", len(objects))
         self._db.run_many(
             "INSERT INTO pack (id, encoding, base, depth, size, data) VALUES (?, ?, ?, ?, ?, ?)",
             packs,
         )
         new = self._db.run_many(
-            'INSERT OR IGNORE INTO object (oid, kind, pack, "offset", size) VALUES (?, ?, ?, ?, ?)',
-            objects,
+            'INSERT OR IGNORE INTO object (id, oid, kind, pack, "offset", size)'
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            [(number, *values) for number, values in enumerate(objects, row + 1)],
         )
+        self.objects_written += new
         if new < len(objects):  # another writer had some of them first
             self._drop_empty_packs(first)
 

@@ -101,6 +101,11 @@ class SqliteNames(SqliteFile):
 
     def grant_lease(self, session: str, oids: Iterable[ObjectId], expires_us: int) -> None:
         with self._writing("granting a lease") as db:
+            db.query(
+                "INSERT INTO session (session, floor, expires_us) VALUES (?, ?, ?)"
+                " ON CONFLICT (session) DO UPDATE SET expires_us = excluded.expires_us",
+                (session, self._counter("objects"), expires_us),
+            )
             db.query("UPDATE lease SET expires_us = ? WHERE session = ?", (expires_us, session))
             db.run_many(
                 "INSERT OR REPLACE INTO lease (session, oid, expires_us) VALUES (?, ?, ?)",
@@ -111,6 +116,7 @@ class SqliteNames(SqliteFile):
     def drop_lease(self, session: str) -> None:
         with self._writing("dropping a lease") as db:
             db.query("DELETE FROM lease WHERE session = ?", (session,))
+            db.query("DELETE FROM session WHERE session = ?", (session,))
 
     def leased(self, now_us: int) -> set[ObjectId]:
         rows = self._select("SELECT DISTINCT oid FROM lease WHERE expires_us > ?", now_us)
@@ -194,6 +200,20 @@ class SqliteNames(SqliteFile):
                 "INSERT OR REPLACE INTO remote_log (remote, seq, entry) VALUES (?, ?, ?)",
                 [(remote, entry.seq, encode_entry(entry)) for entry in entries],
             )
+
+    def last_remote_entry(self, remote: str) -> LogEntry | None:
+        """Return the newest entry kept of the remote's log, or None."""
+        rows = self._select(
+            "SELECT entry FROM remote_log WHERE remote = ? ORDER BY seq DESC LIMIT 1", remote
+        )
+        return decode_entry(rows[0][0]) if rows else None
+
+    def list_remotes(self) -> list[str]:
+        """Return the names of the remotes of which something is kept."""
+        rows = self._select(
+            "SELECT remote FROM tracking UNION SELECT remote FROM remote_log ORDER BY remote"
+        )
+        return [name for (name,) in rows]
 
     def drop_remote(self, remote: str) -> None:
         with self._writing("forgetting a remote") as db:

@@ -119,7 +119,7 @@ def _create_tables(db: Database) -> None:
     db.table("about").create({"name": str, "value": str}, pk="name")
     db.table("counter").create({"name": str, "value": int}, pk="name", not_null={"value"})
     db.table("counter").insert_all(
-        {"name": name, "value": 0} for name in ("packs", "collections", "roots")
+        {"name": name, "value": 0} for name in ("packs", "collections", "roots", "objects")
     )
     db.table("object").create(
         {"id": int, "oid": bytes, "kind": int, "pack": int, "offset": int, "size": int},
@@ -153,6 +153,12 @@ def _create_tables(db: Database) -> None:
     )
     db.table("lease").create(
         {"session": str, "oid": bytes, "expires_us": int}, pk=("session", "oid")
+    )
+    # Objects with a row above `floor` may belong to the session, and stay while it lasts.
+    db.table("session").create(
+        {"session": str, "floor": int, "expires_us": int},
+        pk="session",
+        not_null={"floor", "expires_us"},
     )
     db.table("session_frame").create(
         {"session": str, "frame": bytes, "time_us": int}, pk=("session", "frame")

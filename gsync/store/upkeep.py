@@ -128,10 +128,16 @@ class SqliteUpkeep(SqliteBodies):
 
     # Collecting
 
-    def mark_collection(self) -> CollectionMark:
-        """Return the state to work out from what has to be kept; comes before reading refs."""
+    def mark_collection(self, now_us: int = 0) -> CollectionMark:
+        """Return the state to work out from what has to be kept; comes before reading refs.
+
+        Objects that came after a session which is still live at `now_us` began are out of reach.
+        """
         self.flush()
-        last = self._select("SELECT coalesce(max(id), 0) FROM object")[0][0]
+        last = self._counter("objects")
+        floors = self._select("SELECT min(floor) FROM session WHERE expires_us > ?", now_us)
+        if floors[0][0] is not None:
+            last = min(last, floors[0][0])
         return CollectionMark(self._counter("roots"), self._counter("collections"), last)
 
     def drop_objects(self, keep: Keep, mark: CollectionMark) -> Dropped:
@@ -273,6 +279,19 @@ class SqliteUpkeep(SqliteBodies):
             moves.append((number, offset, row))
             offset += len(body)
         self._db.run_many('UPDATE object SET pack = ?, "offset" = ? WHERE id = ?', moves)
+
+    def check_database(self) -> list[str]:
+        """Return what SQLite's own check finds wrong with the file: nothing, as a rule."""
+        rows = self._select("PRAGMA integrity_check(20)")
+        return [text for (text,) in rows if text != "ok"]
+
+    def stored_bytes(self) -> int:
+        """Return the size of the file's pages in use."""
+        pages, free, size = (
+            self._select(f"PRAGMA {name}")[0][0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
 
     # Counting
 
