@@ -1,0 +1,515 @@
+"""`gsync.toml`, `.gsync/config.toml` and the environment -> frozen values (09-config).
+
+Nothing else reads the environment, and nothing else knows what the files look like.
+`gsync.toml` comes with a pull, so whatever could connect, run or reach out of the folder
+is refused in it, known key or not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gsync.errors import Conflict, Invalid, NotFound, TooLarge
+from gsync.urls import HttpUrl, PathUrl, check_remote_name, parse_url
+
+SHARED_FILE = "gsync.toml"
+LOCAL_FILE = "config.toml"
+FILE_BYTES_MAX = 1 << 20
+REMOTES_MAX = 1000
+AUTHOR_BYTES_MAX = 255  # 04-manifest, rule 5
+
+SHARED_TEMPLATE = """\
+# What everybody who works on this content must agree on. This file is tracked.
+# Addresses, commands and paths out of this folder belong in .gsync/config.toml and are refused here.
+# Every setting: spec/09-config.md.
+
+version = 1
+"""
+
+LOCAL_TEMPLATE = """\
+# This machine's own settings. Never tracked; keep it readable by you alone.
+# Every setting: spec/09-config.md. Tokens do not belong here: see 'gsync login'.
+
+# Who made your manifests. Without it: the name you log in with.
+# [author]
+# name = "Ada Lovelace"
+# email = "ada@example.org"
+
+# Other stores. 'gsync remote add NAME URL' writes this for you.
+# [remotes.origin]
+# url = "https://sync.example.org/team"
+# token_file = "~/.secrets/team-token"
+
+# [limits]
+# stall_s = 30
+"""
+
+
+class InvalidConfig(Invalid):
+    """A configuration file, or a variable, is not what 09-config allows."""
+
+    def __init__(self, file: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{file}: {message}", hint=hint, file=file)
+
+
+# --- Values --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """`gsync.toml`."""
+
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """`[author]`."""
+
+    name: str | None = None
+    email: str | None = None
+
+    def __str__(self) -> str:
+        email = f"<{self.email}>" if self.email else ""
+        return f"{self.name or ''} {email}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """`[remotes.NAME]`."""
+
+    url: str
+    token_file: str | None = None
+    insecure_http: bool = False
+
+    def location(self) -> HttpUrl | PathUrl:
+        """Return the URL, parsed."""
+        return parse_url(self.url, insecure_http=self.insecure_http)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`[limits]`: what one machine may want otherwise; what peers agree on is not here."""
+
+    connect_s: int = 10
+    stall_s: int = 30
+    attempts: int = 6
+    import_entries_max: int = 1_000_000
+    import_bytes_max: int = 64 << 30
+    import_ratio_max: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """`.gsync/config.toml`."""
+
+    author: Author = Author()
+    remotes: Mapping[str, Remote] = field(default_factory=dict)
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the environment says; None where it says nothing."""
+
+    token: str | None = field(default=None, repr=False)
+    author: str | None = None
+    no_color: bool = False
+    config_home: Path = Path()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of it, with what overrides what decided."""
+
+    shared: Shared = Shared()
+    local: Local = Local()
+    environment: Environment = Environment()
+
+    @property
+    def author(self) -> str | None:
+        """Whom new manifests name as their author, or None where nobody said."""
+        return self.environment.author or str(self.local.author) or None
+
+    @property
+    def remotes(self) -> Mapping[str, Remote]:
+        """The remotes by name."""
+        return self.local.remotes
+
+    @property
+    def limits(self) -> Limits:
+        """This machine's limits."""
+        return self.local.limits
+
+    def remote(self, name: str) -> Remote:
+        """Return the remote `name`, or raise NoRemote."""
+        if name not in self.remotes:
+            raise NoRemote(name, self.remotes)
+        return self.remotes[name]
+
+
+class NoRemote(NotFound):
+    """No remote is called so."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        guess = _closest(name, known)
+        super().__init__(
+            f"no remote is called {name!r}",
+            hint=f"did you mean {guess!r}?" if guess else "add it with 'gsync remote add NAME URL'",
+            name=name,
+        )
+
+
+# --- Reading -------------------------------------------------------------------------
+
+
+def load_config(
+    root: Path, workdir: Path, environ: Mapping[str, str] | None = None
+) -> Config:
+    """Return what the files of one repository and the environment say; files may be absent.
+
+    Args:
+        root: Where `gsync.toml` lies. A bare store (`root` is `workdir`) has none.
+        environ: `os.environ` unless given.
+
+    Raises:
+        InvalidConfig: a file holds what 09-config does not allow.
+    """
+    shared = b"" if root == workdir else _read_file(root / SHARED_FILE, SHARED_FILE)
+    shown = LOCAL_FILE if root == workdir else f".gsync/{LOCAL_FILE}"
+    local = _read_file(workdir / LOCAL_FILE, shown)
+    return Config(
+        parse_shared(shared) if shared else Shared(),
+        parse_local(local, shown) if local else Local(),
+        environment(os.environ if environ is None else environ),
+    )
+
+
+def environment(environ: Mapping[str, str]) -> Environment:
+    """Return the variables that gsync knows (09-config, section 6); an empty one is unset."""
+    author = environ.get("GSYNC_AUTHOR") or None
+    if author is not None:
+        _check_author(author, "GSYNC_AUTHOR", "the variable")
+    home = environ.get("XDG_CONFIG_HOME", "")
+    return Environment(
+        token=environ.get("GSYNC_TOKEN") or None,
+        author=author,
+        no_color=bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb",
+        # The base directory specification has a relative one ignored.
+        config_home=Path(home) if home.startswith("/") else Path(expand("~/.config")),
+    )
+
+
+def expand(path: str) -> str:
+    """Return `path` with a leading `~/` replaced by the home directory."""
+    return os.path.expanduser(path) if path.startswith("~/") else path
+
+
+def parse_shared(data: bytes) -> Shared:
+    """Return what `gsync.toml` says, or raise InvalidConfig."""
+    table = _parse(data, SHARED_FILE)
+    _refuse_outside(table, SHARED_FILE, "")
+    top = _Table(table, SHARED_FILE)
+    version = top.whole("version", 1, 1, 1 << 31)
+    if version != 1:
+        raise InvalidConfig(
+            SHARED_FILE,
+            f"version {version} is newer than this gsync knows, which is 1",
+            hint="install a newer gsync",
+        )
+    top.close()
+    return Shared(version)
+
+
+def parse_local(data: bytes, shown: str = f".gsync/{LOCAL_FILE}") -> Local:
+    """Return what `.gsync/config.toml` says, or raise InvalidConfig."""
+    top = _Table(_parse(data, shown), shown)
+    author, limits = _author(top.table("author")), _limits(top.table("limits"))
+    remotes = {name: _remote(name, table) for name, table in top.tables("remotes").items()}
+    top.close()
+    return Local(author, remotes, limits)
+
+
+def _author(table: _Table) -> Author:
+    author = Author(table.text("name"), table.text("email"))
+    table.close()
+    if author.email is not None and not re.fullmatch(r"[^\s<>@]+@[^\s<>@]+", author.email):
+        raise InvalidConfig(table.file, f"author.email is not an address: {author.email!r}")
+    _check_author(str(author), table.file, "author")
+    return author
+
+
+def _check_author(text: str, file: str, where: str) -> None:
+    if len(text.encode("utf-8", "surrogateescape")) > AUTHOR_BYTES_MAX or (
+        text and not text.isprintable()
+    ):
+        raise InvalidConfig(
+            file, f"{where}: expected at most {AUTHOR_BYTES_MAX} bytes of one printable line"
+        )
+
+
+def _remote(name: str, table: _Table) -> Remote:
+    url = table.text("url")
+    if url is None:
+        raise InvalidConfig(table.file, f"remotes.{name} has no url")
+    remote = Remote(url, table.text("token_file"), table.flag("insecure_http"))
+    table.close()
+    try:
+        check_remote_name(name)
+        remote.location()
+    except Invalid as error:
+        raise InvalidConfig(table.file, f"remotes.{name}: {error.message}", hint=error.hint) from error
+    return remote
+
+
+def _limits(table: _Table) -> Limits:
+    standard = Limits()
+    limits = Limits(
+        connect_s=table.whole("connect_s", standard.connect_s, 1, 3600),
+        stall_s=table.whole("stall_s", standard.stall_s, 1, 3600),
+        attempts=table.whole("attempts", standard.attempts, 1, 100),
+        import_entries_max=table.whole("import_entries_max", standard.import_entries_max, 1, 1 << 40),
+        import_bytes_max=table.whole("import_bytes_max", standard.import_bytes_max, 1, 1 << 60),
+        import_ratio_max=table.whole("import_ratio_max", standard.import_ratio_max, 1, 1 << 20),
+    )
+    table.close()
+    return limits
+
+
+class _Table:
+    """One table of a file. What was asked for is what is known: `close` refuses the rest."""
+
+    def __init__(self, values: Mapping[str, Any], file: str, where: str = "") -> None:
+        self.file = file
+        self._values = values
+        self._where = where
+        self._known: set[str] = set()
+
+    def text(self, name: str) -> str | None:
+        value = self._value(name, str, "a text", None)
+        if value is not None and (not value or not value.isprintable()):
+            raise self._wrong(name, "a text of printable characters", value)
+        return value
+
+    def flag(self, name: str) -> bool:
+        return bool(self._value(name, bool, "true or false", False))
+
+    def whole(self, name: str, default: int, least: int, most: int) -> int:
+        value = self._value(name, int, "a whole number", default)
+        if isinstance(value, bool) or not least <= value <= most:
+            raise self._wrong(name, f"a whole number from {least} to {most}", value)
+        return int(value)
+
+    def table(self, name: str) -> _Table:
+        return _Table(self._value(name, dict, "a table", {}), self.file, self._path(name) + ".")
+
+    def tables(self, name: str) -> dict[str, _Table]:
+        values = self._value(name, dict, "a table of tables", {})
+        if len(values) > REMOTES_MAX:
+            raise self._wrong(name, f"at most {REMOTES_MAX} tables", len(values))
+        for key, value in values.items():
+            if not isinstance(value, dict):
+                raise self._wrong(f"{name}.{key}", "a table", value)
+        return {k: _Table(v, self.file, f"{self._path(name)}.{k}.") for k, v in values.items()}
+
+    def close(self) -> None:
+        for name in self._values:
+            if name not in self._known:
+                guess = _closest(name, self._known)
+                raise InvalidConfig(
+                    self.file,
+                    f"unknown setting {self._path(name)}",
+                    hint=f"did you mean {self._path(guess)}?" if guess else self._all(),
+                )
+
+    def _all(self) -> str:
+        return f"known here: {', '.join(sorted(self._known))}"
+
+    def _value(self, name: str, kind: type, expected: str, default: Any) -> Any:
+        self._known.add(name)
+        value = self._values.get(name, default)
+        if value is not default and not isinstance(value, kind):
+            raise self._wrong(name, expected, value)
+        return value
+
+    def _wrong(self, name: str, expected: str, found: object) -> InvalidConfig:
+        message = f"{self._path(name)}: expected {expected}, found {str(found)[:80]!r}"
+        return InvalidConfig(self.file, message)
+
+    def _path(self, name: str) -> str:
+        return self._where + name
+
+
+def _closest(name: str, known: Iterable[str]) -> str | None:
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, list(known), 1)), None)
+
+
+def _read_file(path: Path, shown: str) -> bytes:
+    """Return the content, or nothing where there is no file; never waits for a pipe."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return b""
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InvalidConfig(shown, "not a regular file")
+        data = file.read(FILE_BYTES_MAX + 1)
+    if len(data) > FILE_BYTES_MAX:
+        raise TooLarge(f"{shown} is longer than {FILE_BYTES_MAX} bytes")
+    return data
+
+
+def _parse(data: bytes, shown: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and TOMLDecodeError too
+        raise InvalidConfig(shown, f"not TOML: {error}") from error
+
+
+# --- What a tracked file must not hold -----------------------------------------------
+
+_CONNECTS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[^/\s]+@[^/\s]+:")
+_COMMANDS = frozenset(("cmd", "command", "commands", "exec", "hook", "hooks", "run", "script", "shell"))
+_ADDRESSES = frozenset(("dsn", "host", "password", "remote", "remotes", "secret", "token", "url"))
+_ELSEWHERE = f"put it into .gsync/{LOCAL_FILE}, which a pull cannot change"
+
+
+def _refuse_outside(value: object, file: str, where: str) -> None:
+    """Raise InvalidConfig where something connects, runs, or leads out (09-config, rule 2.1)."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_key(key, file, f"{where}{key}")
+            _refuse_text(key, file, f"{where}{key}")
+            _refuse_outside(inner, file, f"{where}{key}.")
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_outside(inner, file, where)
+    elif isinstance(value, str):
+        _refuse_text(value, file, where.removesuffix("."))
+
+
+def _refuse_key(key: str, file: str, where: str) -> None:
+    words = set(re.split(r"[^a-z]+", key.lower()))
+    if words & _COMMANDS:
+        raise InvalidConfig(file, f"{where}: a tracked file must not name commands", hint=_ELSEWHERE)
+    if words & _ADDRESSES:
+        raise InvalidConfig(
+            file, f"{where}: a tracked file must not name addresses or secrets", hint=_ELSEWHERE
+        )
+
+
+def _refuse_text(text: str, file: str, where: str) -> None:
+    if _CONNECTS.search(text):
+        raise InvalidConfig(file, f"{where}: a tracked file must not hold URLs", hint=_ELSEWHERE)
+    parts = text.replace("\\", "/").split("/")
+    if parts[0] in ("", "~") and len(parts) > 1 or ".." in parts or re.match(r"[A-Za-z]:", text):
+        raise InvalidConfig(
+            file,
+            f"{where}: {text[:80]!r} leads out of the folder",
+            hint="write paths from the top of the folder, without '..'",
+        )
+
+
+# --- Writing -------------------------------------------------------------------------
+
+
+def write_templates(root: Path) -> None:
+    """Write both files, commented, where they are absent; `.gsync` is there already."""
+    if not os.path.lexists(root / SHARED_FILE):
+        write_file(root / SHARED_FILE, SHARED_TEMPLATE.encode(), mode=0o644)
+    if not os.path.lexists(root / ".gsync" / LOCAL_FILE):
+        write_file(root / ".gsync" / LOCAL_FILE, LOCAL_TEMPLATE.encode(), mode=0o600)
+
+
+def add_remote(workdir: Path, name: str, remote: Remote) -> None:
+    """Write `remote` into the file in `workdir`, whose comments stay; the caller holds the lock.
+
+    Raises:
+        Conflict: another remote is called so.
+        Invalid: the name or the URL is not allowed.
+    """
+    check_remote_name(name)
+    remote.location()
+
+    def add(document: Any) -> None:
+        import tomlkit
+
+        remotes = document.setdefault("remotes", tomlkit.table(is_super_table=True))
+        if name in remotes:
+            raise Conflict(
+                f"a remote is called {name!r} already: {remotes[name].get('url')}",
+                hint=f"remove it with 'gsync remote remove {name}', or choose another name",
+            )
+        table = tomlkit.table()
+        table["url"] = remote.url
+        if remote.token_file is not None:
+            table["token_file"] = remote.token_file
+        if remote.insecure_http:
+            table["insecure_http"] = True
+        remotes[name] = table
+
+    _edit(workdir / LOCAL_FILE, add)
+
+
+def remove_remote(workdir: Path, name: str) -> None:
+    """Take the remote `name` out of the file in `workdir`; the caller holds the lock.
+
+    Raises:
+        NoRemote: none is called so.
+    """
+
+    def remove(document: Any) -> None:
+        remotes = document.get("remotes", {})
+        if name not in remotes:
+            raise NoRemote(name, remotes)
+        del remotes[name]
+        if not remotes:
+            del document["remotes"]
+
+    _edit(workdir / LOCAL_FILE, remove)
+
+
+def _edit(path: Path, change: Callable[[Any], None]) -> None:
+    shown = f".gsync/{LOCAL_FILE}"
+    data = _read_file(path, shown)
+    parse_local(data, shown)
+    import tomlkit
+
+    document = tomlkit.parse(data.decode())
+    change(document)
+    text = tomlkit.dumps(document).encode()
+    parse_local(text, shown)  # what we write, we can read
+    write_file(path, text, mode=0o600)
+
+
+def write_file(path: Path, data: bytes, *, mode: int) -> None:
+    """Replace `path` by `data`, whole or not at all, durably, with exactly that mode."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, flags, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
