@@ -95,8 +95,8 @@ class Rules:
         self._directory = directory
         self._text = text
         self._rules: list[_Rule] | None = None
-        before = above.fingerprint if above else b"gsync rules 1"
-        self.fingerprint = before if text is None else blob_id(before + blob_id(text))[:16]
+        before: bytes = above.fingerprint if above else b"gsync rules 1"
+        self.fingerprint: bytes = before if text is None else blob_id(before + blob_id(text))[:16]
 
     def verdict(self, path: bytes, *, is_directory: bool) -> Verdict | None:
         """Return IGNORED or SECRET for a new path, or None if it is let in.

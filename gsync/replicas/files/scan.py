@@ -57,6 +57,9 @@ READ_ATTEMPTS = 3
 BATCH_FILES = 64
 BATCH_BYTES = 1 << 20
 BATCHES_IN_FLIGHT = 6
+# Threads pay when files are this large on average. On 100,000 files of 1.6 KB in the page
+# cache they made the scan three times slower: each call hands the interpreter lock over.
+OVERLAP_BYTES = 16 * 1024
 _EXCLUDED = b"below an excluded directory"
 _TYPE_MASK = 0o170000
 
@@ -432,10 +435,14 @@ class _Scanner:
     def _submit(self) -> None:
         if not self._batch:
             return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(2, "gsync-scan")
         paths = [self._root + b"/" + job.path for job in self._batch]
-        future = self._pool.submit(_read_batch, paths, self._now_ns, not self._write)
+        future: Future[list[_Content | OSError]]
+        if self._batch_bytes < OVERLAP_BYTES * len(paths):
+            future = Future()
+            future.set_result(_read_batch(paths, self._now_ns, not self._write))
+        else:
+            self._pool = self._pool or ThreadPoolExecutor(2, "gsync-scan")
+            future = self._pool.submit(_read_batch, paths, self._now_ns, not self._write)
         self._running.append((self._batch, future))
         self._batch, self._batch_bytes = [], 0
         if len(self._running) >= BATCHES_IN_FLIGHT:

@@ -1,0 +1,754 @@
+"""Map -> live folder, all or nothing, under a journal (08-files, section 5).
+
+Rules of this file. Every path is opened below the root's handle, one component at a time
+and no link followed. Whatever is displaced is kept until all is in place. Each step can be
+repeated and undone, so a journal read after a crash is simply carried out again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import stat as st
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+from blake3 import blake3
+
+from gsync.changes import Change
+from gsync.errors import Conflict, Corrupt, Unavailable
+from gsync.objects.chunk_list import list_chunks
+from gsync.objects.encoding import Reference
+from gsync.objects.oid import Kind, ObjectId, blob_id
+from gsync.paths import check_path, check_sorted_paths, fold_path, parents_of, show_path
+from gsync.replicas.base import ReplicaChanged
+from gsync.replicas.files.index import DIRECTORY_SIGNATURE, UNKNOWN, Written, signature_of
+from gsync.store.base import ObjectCorrupt, ObjectReader
+from gsync.views.files import DIRECTORY_ENTRY, EntryType, FileEntry, decode_entry
+
+OPEN_DIRECTORIES_MAX = 64
+FSYNC_EACH_MAX = 64  # above this one sync of the file system is cheaper
+BATCH_ENTRIES = 256
+BATCH_BYTES = 8 << 20
+CHUNKS_AT_ONCE = 32  # 4 MiB at most
+
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+IsClean = Callable[[bytes, os.stat_result], bool]
+
+
+class NamesCollide(Conflict):
+    """Two paths of a tree are one name on this file system; nothing was written."""
+
+    def __init__(self, one: bytes, other: bytes) -> None:
+        super().__init__(
+            f"{show_path(one)} and {show_path(other)} are one name on this file system",
+            hint="check out on a file system that tells upper and lower case apart",
+            paths=[show_path(one), show_path(other)],
+        )
+
+
+class CheckoutFailed(Unavailable):
+    """The file system refused a step; everything is as it was before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """What a checkout did.
+
+    Attributes:
+        count: How many changes were made.
+        written: What now stands where, for `index.record`.
+    """
+
+    count: int
+    written: list[Written] = field(default_factory=list)
+
+
+def apply_changes(
+    root: str | bytes,
+    changes: Iterable[Change],
+    store: ObjectReader,
+    workdir: str | bytes,
+    *,
+    check: bool = True,
+    is_clean: IsClean | None = None,
+) -> Checkout:
+    """Make the folder follow `changes`, all or nothing.
+
+    Args:
+        changes: Old and new entries by path.
+        workdir: The repository's own directory, on the same file system.
+        check: Compare what is live with the `old` values first.
+        is_clean: Says that a path with this stat is known to have its old value, unread.
+
+    Raises:
+        ReplicaChanged: something live is not what `changes` start from, or an unknown file
+            or a link is in the way; nothing was written.
+        CheckoutFailed: a step failed and those before it were undone.
+    """
+    ordered = sorted(changes, key=lambda change: change.key)
+    for change in ordered:
+        check_path(change.key)
+    entries = {c.key: decode_entry(c.new) for c in ordered if c.new is not None}
+    root, workdir = os.fsencode(root), os.fsencode(workdir)
+    recover(root, workdir)
+    with _Folder(root) as folder:
+        _check_live(folder, ordered, is_clean if check else lambda path, stat: True)
+        plan = _plan(folder, ordered)
+        stage = os.path.join(workdir, b"stage", plan.operation)
+        try:
+            os.makedirs(os.path.join(stage, b"old"))
+            _write_stage(stage, [(n, entries[path]) for n, path in plan.moves_in], store)
+            _write_journal(workdir, plan)
+        except OSError as error:
+            _remove_tree(os.path.join(workdir, b"stage"))
+            raise _failed(error) from error
+        except BaseException:
+            _remove_tree(os.path.join(workdir, b"stage"))
+            raise
+        try:
+            _carry_out(folder, stage, plan)
+        except OSError as error:
+            folder.forget()
+            _undo(folder, stage, plan)
+            _end(workdir)
+            raise _failed(error) from error
+        _end(workdir)
+        return Checkout(len(ordered), [_written(folder, change) for change in ordered])
+
+
+def recover(root: str | bytes, workdir: str | bytes) -> bool:
+    """Finish or clear away what a crash left; return whether there was a journal.
+
+    To be called at every start, by whoever holds the repository's lock.
+    """
+    root, workdir = os.fsencode(root), os.fsencode(workdir)
+    plan = _read_journal(workdir)
+    if plan is not None:
+        with _Folder(root) as folder:
+            _carry_out(folder, os.path.join(workdir, b"stage", plan.operation), plan)
+    elif not os.path.lexists(os.path.join(workdir, b"stage")):
+        return False
+    _end(workdir)
+    return plan is not None
+
+
+def checkout_fresh(
+    target: str | bytes, entries: Iterable[tuple[bytes, bytes]], store: ObjectReader
+) -> list[Written]:
+    """Write a whole tree to `target`, which is absent or empty, and return what was written.
+
+    It is written beside the target and moved there when it is complete and durable.
+
+    Raises:
+        Conflict: `target` holds something.
+        NamesCollide: the file system would make one file of two paths.
+    """
+    target = os.path.abspath(os.fsencode(target))
+    parent, name = os.path.split(target)
+    try:
+        os.makedirs(parent, exist_ok=True)
+        if os.path.lexists(target) and (os.path.islink(target) or os.listdir(target)):
+            raise Conflict(f"{show_path(target)} exists and is not an empty directory")
+        temporary = os.path.join(parent, b"." + name + b".gsync-" + secrets.token_hex(4).encode())
+        os.mkdir(temporary)
+    except OSError as error:
+        raise _failed(error) from error
+    try:
+        if _ignores_case(temporary):
+            entries = list(entries)
+            _check_collisions(path for path, _ in entries)
+        with _Folder(temporary) as folder:
+            written = list(_write_tree(folder, _checked(entries), store))
+            _sync_file_system(folder.fd)
+        os.rename(temporary, target)  # an empty directory may stand there
+        _fsync_directory(parent)
+    except OSError as error:
+        _remove_tree(temporary)
+        raise _failed(error) from error
+    except BaseException:
+        _remove_tree(temporary)
+        raise
+    return written
+
+
+def _failed(error: OSError) -> CheckoutFailed:
+    return CheckoutFailed(f"nothing was changed: {error.strerror or error}", errno=error.errno)
+
+
+# --- A folder by its handles -----------------------------------------------------------
+
+
+class _Folder:
+    """Handles of a root and of directories below it, reached without following links."""
+
+    def __init__(self, root: bytes) -> None:
+        self.fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._open: OrderedDict[bytes, int] = OrderedDict()
+
+    def __enter__(self) -> _Folder:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.forget()
+        os.close(self.fd)
+
+    def forget(self) -> None:
+        """Close all handles but the root's; needed when directories go away."""
+        for fd in self._open.values():
+            os.close(fd)
+        self._open.clear()
+
+    def directory(self, path: bytes) -> int:
+        """Return the handle of a directory, good until some dozens of others were opened.
+
+        Raises:
+            OSError: ENOENT, or ENOTDIR where a component is a link or a file.
+        """
+        if not path:
+            return self.fd
+        fd = self._open.get(path)
+        if fd is None:
+            head, _, name = path.rpartition(b"/")
+            fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=self.directory(head))
+            self._open[path] = fd
+            if len(self._open) > OPEN_DIRECTORIES_MAX:
+                os.close(self._open.popitem(last=False)[1])
+        else:
+            self._open.move_to_end(path)
+        return fd
+
+    def place(self, path: bytes) -> tuple[int, bytes]:
+        """Return the handle of the parent, and the last component."""
+        head, _, name = path.rpartition(b"/")
+        return self.directory(head), name
+
+    def find_stat(self, path: bytes) -> os.stat_result | None:
+        """Return what lstat says, or None if no such path is below the root."""
+        try:
+            fd, name = self.place(path)
+            return os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _GONE:
+                return None
+            raise
+
+    def list_names(self, path: bytes) -> list[bytes]:
+        return [os.fsencode(name) for name in os.listdir(self.directory(path))]
+
+
+# --- Checking and planning -------------------------------------------------------------
+
+
+def _check_live(folder: _Folder, changes: Sequence[Change], is_clean: IsClean | None) -> None:
+    try:
+        differing = [c.key for c in changes if not _is_old(folder, c, is_clean)]
+    except OSError as error:
+        raise _failed(error) from error
+    if differing:
+        raise ReplicaChanged(differing)
+    removed = {c.key for c in changes if c.old is not None}
+    try:
+        blocked = [c.key for c in changes if c.new is not None and _is_blocked(folder, c, removed)]
+    except OSError as error:
+        raise _failed(error) from error
+    if blocked:
+        raise ReplicaChanged(blocked, "what gsync does not track")
+
+
+def _is_old(folder: _Folder, change: Change, is_clean: IsClean | None) -> bool:
+    stat = folder.find_stat(change.key)
+    if change.old is None:
+        return stat is None or st.S_ISDIR(stat.st_mode)  # what is in it: `_is_blocked`
+    old = decode_entry(change.old)
+    if stat is None or entry_type(stat.st_mode) is not old.type:
+        return False
+    if old.type is EntryType.DIRECTORY:
+        return True
+    if stat.st_size != old.size:
+        return False
+    if is_clean is not None and is_clean(change.key, stat):
+        return True
+    fd, name = folder.place(change.key)
+    if old.type is EntryType.SYMLINK:
+        return blob_id(os.readlink(name, dir_fd=fd)) == old.content_id
+    return _hash_file(fd, name) == old.content_id
+
+
+def entry_type(mode: int) -> EntryType | None:
+    """Return what a file with this mode is in a map, or None."""
+    if st.S_ISREG(mode):
+        return EntryType.EXECUTABLE if mode & 0o100 else EntryType.FILE
+    if st.S_ISLNK(mode):
+        return EntryType.SYMLINK
+    return EntryType.DIRECTORY if st.S_ISDIR(mode) else None
+
+
+def _hash_file(directory: int, name: bytes) -> bytes:
+    hasher = blake3()
+    with open(os.open(name, _READ_FLAGS, dir_fd=directory), "rb", buffering=0) as file:
+        while piece := file.read(1 << 20):
+            hasher.update(piece)
+    return hasher.digest()
+
+
+def _is_blocked(folder: _Folder, change: Change, removed: set[bytes]) -> bool:
+    """Return whether something that these changes do not remove stands in the way."""
+    for parent in parents_of(change.key):
+        stat = folder.find_stat(parent)
+        if stat is None:
+            break
+        if not st.S_ISDIR(stat.st_mode) and parent not in removed:
+            return True
+    stat = folder.find_stat(change.key)
+    if stat is None or not st.S_ISDIR(stat.st_mode) or change.new == DIRECTORY_ENTRY:
+        return False
+    return not _holds_only(folder, change.key, removed)
+
+
+def _holds_only(folder: _Folder, directory: bytes, removed: set[bytes]) -> bool:
+    for name in folder.list_names(directory):
+        path = directory + b"/" + name
+        stat = folder.find_stat(path)
+        if stat is not None and st.S_ISDIR(stat.st_mode):
+            if not _holds_only(folder, path, removed):
+                return False
+        elif path not in removed:
+            return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the journal holds; carried out in this order.
+
+    Attributes:
+        operation: Name of the directory below `stage`.
+        moves_out: Number and path of what goes away, or gives way to another type.
+        removed: Directories that go if they are empty, deepest first.
+        made: Directories that must be there, outermost first.
+        moves_in: Number and path of what comes.
+    """
+
+    operation: bytes
+    moves_out: list[tuple[int, bytes]]
+    removed: list[bytes]
+    made: list[bytes]
+    moves_in: list[tuple[int, bytes]]
+
+
+def _plan(folder: _Folder, changes: Sequence[Change]) -> _Plan:
+    moves_out, moves_in, made, emptied = [], [], set(), set()
+    for number, (path, old, new) in enumerate(changes):
+        if old is not None and old != DIRECTORY_ENTRY and (new is None or new == DIRECTORY_ENTRY):
+            moves_out.append((number, path))
+        if old is not None and new is None:
+            emptied.update(parents_of(path))
+        if old == DIRECTORY_ENTRY:
+            emptied.add(path)
+        if new is not None:
+            made.update(parents_of(path))
+            if new == DIRECTORY_ENTRY:
+                made.add(path)
+            else:
+                moves_in.append((number, path))
+                stat = folder.find_stat(path)
+                if stat is not None and st.S_ISDIR(stat.st_mode):
+                    emptied.update(_directories_in(folder, path))
+    return _Plan(
+        secrets.token_hex(8).encode(),
+        moves_out,
+        sorted(emptied - made, key=lambda path: (-path.count(b"/"), path)),
+        sorted(made),
+        moves_in,
+    )
+
+
+def _directories_in(folder: _Folder, directory: bytes) -> Iterator[bytes]:
+    yield directory
+    for name in folder.list_names(directory):
+        path = directory + b"/" + name
+        stat = folder.find_stat(path)
+        if stat is not None and st.S_ISDIR(stat.st_mode):
+            yield from _directories_in(folder, path)
+
+
+# --- Carrying out and undoing ----------------------------------------------------------
+
+
+def _carry_out(folder: _Folder, stage: bytes, plan: _Plan) -> None:
+    """Do what is left of `plan`; to repeat it changes nothing."""
+    with _Folder(stage) as staged:
+        old = staged.directory(b"old")
+        for number, path in plan.moves_out:
+            _move_out(folder, path, old, b"%d" % number)
+        folder.forget()
+        for path in plan.removed:
+            _remove_directory(folder, path)
+        folder.forget()
+        for path in plan.made:
+            _make_directory(folder, path)
+        for number, path in plan.moves_in:
+            _move_in(folder, path, staged.fd, old, b"%d" % number)
+        _sync_touched(folder, plan)
+
+
+def _move_out(folder: _Folder, path: bytes, old: int, number: bytes) -> None:
+    if _exists(old, number):
+        return
+    try:
+        fd, name = folder.place(path)
+        if st.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+            return
+        os.rename(name, number, src_dir_fd=fd, dst_dir_fd=old)
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+
+
+def _remove_directory(folder: _Folder, path: bytes) -> None:
+    try:
+        fd, name = folder.place(path)
+        os.rmdir(name, dir_fd=fd)
+    except OSError as error:
+        if error.errno not in (*_GONE, errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+def _make_directory(folder: _Folder, path: bytes) -> None:
+    fd, name = folder.place(path)
+    try:
+        os.mkdir(name, dir_fd=fd)
+    except FileExistsError:
+        folder.directory(path)  # raises if it is something else
+
+
+def _move_in(folder: _Folder, path: bytes, staged: int, old: int, number: bytes) -> None:
+    if not _exists(staged, number):
+        return
+    fd, name = folder.place(path)
+    if not _exists(old, number) and _exists(fd, name):
+        try:
+            # A second name, so that whoever reads the folder finds the old file or the new.
+            os.link(name, number, src_dir_fd=fd, dst_dir_fd=old, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+                raise
+            os.rename(name, number, src_dir_fd=fd, dst_dir_fd=old)
+    os.rename(number, name, src_dir_fd=staged, dst_dir_fd=fd)
+
+
+def _undo(folder: _Folder, stage: bytes, plan: _Plan) -> None:
+    """Put everything back, in such steps that `_carry_out` could start over at any of them."""
+    with _Folder(stage) as staged:
+        old = staged.directory(b"old")
+        for number, path in reversed(plan.moves_in):
+            name_out = b"%d" % number
+            if not _exists(staged.fd, name_out):
+                fd, name = folder.place(path)
+                os.rename(name, name_out, src_dir_fd=fd, dst_dir_fd=staged.fd)
+            if _exists(old, name_out):
+                fd, name = folder.place(path)
+                os.rename(name_out, name, src_dir_fd=old, dst_dir_fd=fd)
+                _discard(old, name_out)  # a rename between two names of one file does nothing
+        folder.forget()
+        outs = {path for _, path in plan.moves_out}
+        for path in reversed(plan.made):
+            if path in outs or not _was_there(path, plan):
+                _remove_directory(folder, path)
+        folder.forget()
+        for path in reversed(plan.removed):
+            _remake_directory(folder, path)
+        for number, path in plan.moves_out:
+            name_out = b"%d" % number
+            if _exists(old, name_out):
+                fd, name = folder.place(path)
+                os.rename(name_out, name, src_dir_fd=old, dst_dir_fd=fd)
+
+
+def _was_there(path: bytes, plan: _Plan) -> bool:
+    """Return whether a directory is to stay although it is empty: something goes back into it."""
+    return any(out.startswith(path + b"/") for _, out in plan.moves_out)
+
+
+def _remake_directory(folder: _Folder, path: bytes) -> None:
+    try:
+        fd, name = folder.place(path)
+        os.mkdir(name, dir_fd=fd)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+
+
+def _discard(fd: int, name: bytes) -> None:
+    try:
+        os.unlink(name, dir_fd=fd)
+    except FileNotFoundError:
+        pass
+
+
+def _exists(fd: int, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _written(folder: _Folder, change: Change) -> Written:
+    stat = folder.find_stat(change.key)
+    if change.new is None or stat is None:
+        return Written(change.key, None, UNKNOWN)
+    if change.new == DIRECTORY_ENTRY:
+        return Written(change.key, change.new, DIRECTORY_SIGNATURE)
+    return Written(change.key, change.new, signature_of(stat))
+
+
+# --- The journal -----------------------------------------------------------------------
+
+
+def _write_journal(workdir: bytes, plan: _Plan) -> None:
+    fields = [plan.operation, plan.moves_out, plan.removed, plan.made, plan.moves_in]
+    body = msgpack.packb([1, *fields])
+    temporary = os.path.join(workdir, b"journal.tmp")
+    with open(temporary, "wb") as file:
+        file.write(blob_id(body) + body)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, os.path.join(workdir, b"journal"))
+    _fsync_directory(workdir)
+
+
+def _read_journal(workdir: bytes) -> _Plan | None:
+    path = os.path.join(workdir, b"journal")
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return None
+    if blob_id(data[32:]) != data[:32]:
+        raise Corrupt(f"{show_path(path)} is damaged", hint="keep it and what is in 'stage'")
+    version, operation, moves_out, removed, made, moves_in = msgpack.unpackb(data[32:])
+    if version != 1:
+        raise Corrupt(f"{show_path(path)} has version {version}, where 1 is known")
+    return _Plan(operation, _pairs(moves_out), removed, made, _pairs(moves_in))
+
+
+def _pairs(items: Any) -> list[tuple[int, bytes]]:
+    return [(number, path) for number, path in items]
+
+
+def _end(workdir: bytes) -> None:
+    for name in (b"journal", b"journal.tmp"):
+        try:
+            os.unlink(os.path.join(workdir, name))
+        except FileNotFoundError:
+            pass
+    _fsync_directory(workdir)
+    _remove_tree(os.path.join(workdir, b"stage"))
+
+
+def _remove_tree(path: bytes) -> None:
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
+# --- Writing contents ------------------------------------------------------------------
+
+
+def _write_stage(
+    stage: bytes, wanted: Sequence[tuple[int, FileEntry]], store: ObjectReader
+) -> None:
+    fsync_each = len(wanted) <= FSYNC_EACH_MAX
+    with _Folder(stage) as staged:
+        pairs = iter([(b"%d" % number, entry) for number, entry in wanted])
+        while batch := list(islice(pairs, BATCH_ENTRIES)):
+            bodies = _bodies(batch, store)
+            for name, entry in batch:
+                _write_one(staged.fd, name, entry, bodies, store, fsync=fsync_each)
+        if fsync_each:
+            os.fsync(staged.fd)
+        else:
+            _sync_file_system(staged.fd)
+
+
+def _checked(entries: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    values: list[bytes] = []
+
+    def paths() -> Iterator[bytes]:
+        for path, value in entries:
+            values.append(value)
+            yield path
+
+    for path in check_sorted_paths(paths()):
+        yield path, values.pop()
+
+
+def _write_tree(
+    folder: _Folder, entries: Iterator[tuple[bytes, bytes]], store: ObjectReader
+) -> Iterator[Written]:
+    made: set[bytes] = {b""}
+    while True:
+        batch = [(path, value, decode_entry(value)) for path, value in _next_batch(entries)]
+        if not batch:
+            return
+        bodies = _bodies([(path, entry) for path, _, entry in batch], store)
+        for path, value, entry in batch:
+            head, _, name = path.rpartition(b"/")
+            if head not in made:
+                for parent in (*parents_of(head), head):
+                    if parent not in made:
+                        _make_directory(folder, parent)
+                        made.add(parent)
+            if entry.type is EntryType.DIRECTORY:
+                _make_directory(folder, path)
+                yield Written(path, value, DIRECTORY_SIGNATURE)
+                continue
+            fd = folder.directory(head)
+            stat = _write_one(fd, name, entry, bodies, store, fsync=False)
+            yield Written(path, value, signature_of(stat))
+
+
+def _next_batch(entries: Iterator[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    return list(islice(entries, BATCH_ENTRIES))
+
+
+def _bodies(batch: Iterable[tuple[bytes, FileEntry]], store: ObjectReader) -> dict[ObjectId, bytes]:
+    """Return the blobs that a batch needs; at most 32 MiB, since a blob has 128 KiB."""
+    wanted = [
+        (Kind.BLOB, entry.ref.oid)
+        for _, entry in batch
+        if entry.ref is not None and entry.ref.kind is Kind.BLOB
+    ]
+    return _get_checked(wanted, store)
+
+
+def _get_checked(
+    wanted: Sequence[tuple[Kind, ObjectId]], store: ObjectReader
+) -> dict[ObjectId, bytes]:
+    bodies = {}
+    for oid, body in store.get_many(wanted):
+        if blob_id(body) != oid:
+            raise ObjectCorrupt(oid, "stored bytes do not hash to their id")
+        bodies[oid] = body
+    return bodies
+
+
+def _write_one(
+    directory: int,
+    name: bytes,
+    entry: FileEntry,
+    bodies: dict[ObjectId, bytes],
+    store: ObjectReader,
+    *,
+    fsync: bool,
+) -> os.stat_result:
+    assert entry.ref is not None
+    if entry.type is EntryType.SYMLINK:
+        os.symlink(bodies[entry.ref.oid], name, dir_fd=directory)
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    mode = 0o777 if entry.type is EntryType.EXECUTABLE else 0o666
+    fd = os.open(name, _NEW_FLAGS, mode, dir_fd=directory)
+    try:
+        if entry.ref.kind is Kind.BLOB:
+            _write_all(fd, bodies[entry.ref.oid])
+        else:
+            _write_chunks(fd, entry, store)
+        if fsync:
+            os.fsync(fd)
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_chunks(fd: int, entry: FileEntry, store: ObjectReader) -> None:
+    assert entry.ref is not None
+    whole = blake3()
+    chunks = list_chunks(lambda oid: store.get(Kind.CHUNK_LIST, oid), entry.ref)
+    while some := list(islice(chunks, CHUNKS_AT_ONCE)):
+        bodies = _get_checked([(Kind.BLOB, chunk.oid) for chunk in some], store)
+        for chunk in some:
+            body = bodies[chunk.oid]
+            _check_length(chunk, body)
+            whole.update(body)
+            _write_all(fd, body)
+    if whole.digest() != entry.content:
+        raise ObjectCorrupt(entry.ref.oid, "its chunks do not hash to the file's content id")
+
+
+def _check_length(chunk: Reference, body: bytes) -> None:
+    if len(body) != chunk.length:
+        raise ObjectCorrupt(chunk.oid, f"{len(body)} bytes, where {chunk.length} are announced")
+
+
+def _write_all(fd: int, body: bytes) -> None:
+    written = os.write(fd, body)
+    while written < len(body):
+        written += os.write(fd, memoryview(body)[written:])
+
+
+# --- What file systems do --------------------------------------------------------------
+
+
+def _ignores_case(directory: bytes) -> bool:
+    """Return whether names that differ in case alone are one name here."""
+    probe = os.path.join(directory, b".Probe")
+    os.close(os.open(probe, _NEW_FLAGS, 0o600))
+    try:
+        return os.path.lexists(os.path.join(directory, b".pROBE"))
+    finally:
+        os.unlink(probe)
+
+
+def _check_collisions(paths: Iterable[bytes]) -> None:
+    seen: dict[str, bytes] = {}
+    for path in paths:
+        for one in (*parents_of(path), path):
+            other = seen.setdefault(fold_path(one), one)
+            if other != one:
+                raise NamesCollide(other, one)
+
+
+def _sync_touched(folder: _Folder, plan: _Plan) -> None:
+    paths = {path.rpartition(b"/")[0] for _, path in (*plan.moves_out, *plan.moves_in)}
+    if len(paths) > FSYNC_EACH_MAX:
+        _sync_file_system(folder.fd)
+        return
+    for path in (*sorted(paths), b""):
+        try:
+            os.fsync(folder.directory(path))
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+
+
+def _sync_file_system(fd: int) -> None:
+    """Make all that was written to the file system of `fd` durable."""
+    try:
+        syncfs = ctypes.CDLL(None, use_errno=True).syncfs
+    except (AttributeError, OSError):
+        os.sync()  # macOS has no syncfs
+        return
+    if syncfs(fd) != 0:
+        raise OSError(ctypes.get_errno(), "syncfs")
+
+
+def _fsync_directory(path: bytes) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
