@@ -28,7 +28,13 @@ from gsync.objects.encoding import Reference
 from gsync.objects.oid import Kind, ObjectId, blob_id
 from gsync.paths import check_path, check_sorted_paths, fold_path, parents_of, show_path
 from gsync.replicas.base import ReplicaChanged
-from gsync.replicas.files.index import DIRECTORY_SIGNATURE, UNKNOWN, Written, signature_of
+from gsync.replicas.files.index import (
+    DIRECTORY_SIGNATURE,
+    UNKNOWN,
+    Signature,
+    Written,
+    signature_of,
+)
 from gsync.store.base import ObjectCorrupt, ObjectReader
 from gsync.views.files import DIRECTORY_ENTRY, EntryType, FileEntry, decode_entry
 
@@ -103,12 +109,18 @@ def apply_changes(
     root, workdir = os.fsencode(root), os.fsencode(workdir)
     recover(root, workdir)
     with _Folder(root) as folder:
-        _check_live(folder, ordered, is_clean if check else lambda path, stat: True)
+        if check:
+            _check_live(folder, ordered, is_clean)
+        _check_unblocked(folder, ordered)
+        before = _signatures(folder, ordered)
         plan = _plan(folder, ordered)
         stage = os.path.join(workdir, b"stage", plan.operation)
         try:
             os.makedirs(os.path.join(stage, b"old"))
             _write_stage(stage, [(n, entries[path]) for n, path in plan.moves_in], store)
+            moved = [path for path, was in before.items() if was != _signature(folder, path)]
+            if moved:  # staging may take long
+                raise ReplicaChanged(moved)
             _write_journal(workdir, plan)
         except OSError as error:
             _remove_tree(os.path.join(workdir, b"stage"))
@@ -135,8 +147,14 @@ def recover(root: str | bytes, workdir: str | bytes) -> bool:
     root, workdir = os.fsencode(root), os.fsencode(workdir)
     plan = _read_journal(workdir)
     if plan is not None:
-        with _Folder(root) as folder:
-            _carry_out(folder, os.path.join(workdir, b"stage", plan.operation), plan)
+        try:
+            with _Folder(root) as folder:
+                _carry_out(folder, os.path.join(workdir, b"stage", plan.operation), plan)
+        except OSError as error:
+            raise Unavailable(
+                f"cannot finish an interrupted checkout: {error.strerror or error}",
+                hint="it is tried again at the next start; nothing is lost until then",
+            ) from error
     elif not os.path.lexists(os.path.join(workdir, b"stage")):
         return False
     _end(workdir)
@@ -257,6 +275,9 @@ def _check_live(folder: _Folder, changes: Sequence[Change], is_clean: IsClean | 
         raise _failed(error) from error
     if differing:
         raise ReplicaChanged(differing)
+
+
+def _check_unblocked(folder: _Folder, changes: Sequence[Change]) -> None:
     removed = {c.key for c in changes if c.old is not None}
     try:
         blocked = [c.key for c in changes if c.new is not None and _is_blocked(folder, c, removed)]
@@ -264,6 +285,17 @@ def _check_live(folder: _Folder, changes: Sequence[Change], is_clean: IsClean | 
         raise _failed(error) from error
     if blocked:
         raise ReplicaChanged(blocked, "what gsync does not track")
+
+
+def _signatures(folder: _Folder, changes: Sequence[Change]) -> dict[bytes, Signature]:
+    return {change.key: _signature(folder, change.key) for change in changes}
+
+
+def _signature(folder: _Folder, path: bytes) -> Signature:
+    stat = folder.find_stat(path)
+    if stat is None:
+        return UNKNOWN
+    return DIRECTORY_SIGNATURE if st.S_ISDIR(stat.st_mode) else signature_of(stat)
 
 
 def _is_old(folder: _Folder, change: Change, is_clean: IsClean | None) -> bool:
@@ -336,7 +368,7 @@ class _Plan:
         operation: Name of the directory below `stage`.
         moves_out: Number and path of what goes away, or gives way to another type.
         removed: Directories that go if they are empty, deepest first.
-        made: Directories that must be there, outermost first.
+        made: Directories that are to be made, outermost first.
         moves_in: Number and path of what comes.
     """
 
@@ -348,7 +380,10 @@ class _Plan:
 
 
 def _plan(folder: _Folder, changes: Sequence[Change]) -> _Plan:
-    moves_out, moves_in, made, emptied = [], [], set(), set()
+    moves_out: list[tuple[int, bytes]] = []
+    moves_in: list[tuple[int, bytes]] = []
+    needed: set[bytes] = set()
+    emptied: set[bytes] = set()
     for number, (path, old, new) in enumerate(changes):
         if old is not None and old != DIRECTORY_ENTRY and (new is None or new == DIRECTORY_ENTRY):
             moves_out.append((number, path))
@@ -357,9 +392,9 @@ def _plan(folder: _Folder, changes: Sequence[Change]) -> _Plan:
         if old == DIRECTORY_ENTRY:
             emptied.add(path)
         if new is not None:
-            made.update(parents_of(path))
+            needed.update(parents_of(path))
             if new == DIRECTORY_ENTRY:
-                made.add(path)
+                needed.add(path)
             else:
                 moves_in.append((number, path))
                 stat = folder.find_stat(path)
@@ -368,10 +403,15 @@ def _plan(folder: _Folder, changes: Sequence[Change]) -> _Plan:
     return _Plan(
         secrets.token_hex(8).encode(),
         moves_out,
-        sorted(emptied - made, key=lambda path: (-path.count(b"/"), path)),
-        sorted(made),
+        sorted(emptied - needed, key=lambda path: (-path.count(b"/"), path)),
+        sorted(path for path in needed if not _is_directory(folder, path)),
         moves_in,
     )
+
+
+def _is_directory(folder: _Folder, path: bytes) -> bool:
+    stat = folder.find_stat(path)
+    return stat is not None and st.S_ISDIR(stat.st_mode)
 
 
 def _directories_in(folder: _Folder, directory: bytes) -> Iterator[bytes]:
@@ -462,10 +502,8 @@ def _undo(folder: _Folder, stage: bytes, plan: _Plan) -> None:
                 os.rename(name_out, name, src_dir_fd=old, dst_dir_fd=fd)
                 _discard(old, name_out)  # a rename between two names of one file does nothing
         folder.forget()
-        outs = {path for _, path in plan.moves_out}
         for path in reversed(plan.made):
-            if path in outs or not _was_there(path, plan):
-                _remove_directory(folder, path)
+            _remove_directory(folder, path)
         folder.forget()
         for path in reversed(plan.removed):
             _remake_directory(folder, path)
@@ -474,11 +512,6 @@ def _undo(folder: _Folder, stage: bytes, plan: _Plan) -> None:
             if _exists(old, name_out):
                 fd, name = folder.place(path)
                 os.rename(name_out, name, src_dir_fd=old, dst_dir_fd=fd)
-
-
-def _was_there(path: bytes, plan: _Plan) -> bool:
-    """Return whether a directory is to stay although it is empty: something goes back into it."""
-    return any(out.startswith(path + b"/") for _, out in plan.moves_out)
 
 
 def _remake_directory(folder: _Folder, path: bytes) -> None:
