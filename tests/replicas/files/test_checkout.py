@@ -1,0 +1,326 @@
+"""Checking out: the identity with scan, all or nothing, and nothing outside the root."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from replicas.files.trees import (
+    TREES,
+    Tree,
+    changes_between,
+    commit,
+    harvest,
+    plant,
+    scan,
+    snapshot,
+)
+
+from gsync.changes import Change
+from gsync.errors import Conflict, Corrupt
+from gsync.maps.omap import EMPTY_MAP, list_entries
+from gsync.objects.oid import Kind, ObjectId, blob_id
+from gsync.replicas.base import ReplicaChanged
+from gsync.replicas.files import checkout
+from gsync.replicas.files.checkout import (
+    CheckoutFailed,
+    NamesCollide,
+    apply_changes,
+    checkout_fresh,
+    recover,
+)
+from gsync.replicas.files.index import MemoryCache, record
+from gsync.store.memory import MemoryStore
+
+HERE = Path(__file__).parent
+
+
+def two_states(tmp_path: Path, old: Tree, new: Tree) -> tuple[MemoryStore, Path, list[Change]]:
+    """A folder that holds `old`, and the changes that make it `new`."""
+    store, live, other = MemoryStore(), tmp_path / "live", tmp_path / "other"
+    for folder, tree in ((live, old), (other, new)):
+        shutil.rmtree(folder, ignore_errors=True)
+        plant(folder, tree)
+    changes = changes_between(store, snapshot(live, store), snapshot(other, store))
+    (live / ".gsync").mkdir()
+    return store, live, changes
+
+
+@settings(max_examples=60)
+@given(tree=TREES)
+def test_fresh_checkout_is_the_identity(tmp_path_factory, tree):
+    """What scan read, checkout_fresh writes, byte for byte, and the next scan reads no file."""
+    top = tmp_path_factory.mktemp("fresh")
+    store = MemoryStore()
+    plant(top / "a", tree)
+    root = snapshot(top / "a", store)
+    written = checkout_fresh(top / "b", list_entries(store, root), store)
+    assert harvest(top / "b") == harvest(top / "a") == tree
+    cache = MemoryCache()
+    record(cache, written, time.time_ns() + 10**9, root)
+    again = scan(top / "b", store, root, cache, write=False)
+    assert again.changes == []
+    shutil.rmtree(top)
+
+
+@settings(max_examples=120)
+@given(old=TREES, new=TREES)
+def test_apply_arrives_at_the_new_tree(tmp_path_factory, old, new):
+    """From any tree to any other, through all changes of type; the cache stays true."""
+    top = tmp_path_factory.mktemp("apply")
+    store, live, changes = two_states(top, old, new)
+    base = snapshot(live, store)
+    cache = MemoryCache()
+    scan(live, store, base, cache)
+    done = apply_changes(live, changes, store, live / ".gsync")
+    assert done.count == len(changes)
+    assert harvest(live) == new
+    assert os.listdir(live / ".gsync") == []
+    record(cache, done.written, time.time_ns())
+    root = snapshot(live, store)
+    assert scan(live, store, root, cache, write=False).changes == []
+    assert scan(live, store, base, cache, write=False).changes == changes
+    shutil.rmtree(top)
+
+
+@settings(max_examples=60)
+@given(old=TREES, new=TREES)
+def test_a_failed_step_is_undone(tmp_path_factory, old, new):
+    """Whichever rename fails, the folder is as it was, empty directories included."""
+    top = tmp_path_factory.mktemp("undo")
+    store, live, changes = two_states(top, old, new)
+    real, count = os.rename, [0]
+    for fail_at in range(1, 4):
+        count[0] = 0
+
+        def failing(*args, fail_at=fail_at, **kwargs):
+            if "dst_dir_fd" in kwargs:
+                count[0] += 1
+                if count[0] == fail_at:
+                    raise PermissionError(13, "no")
+            return real(*args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checkout.os, "rename", failing)
+            try:
+                apply_changes(live, changes, store, live / ".gsync")
+                break
+            except CheckoutFailed:
+                pass
+        assert harvest(live) == old
+        assert os.listdir(live / ".gsync") == []
+    shutil.rmtree(top)
+
+
+def test_unsaved_changes_are_refused_and_listed(tmp_path):
+    """Every path whose live state is not `old` is named, and nothing is written."""
+    old: Tree = {b"a": ("file", b"1"), b"b": ("file", b"1"), b"c": ("file", b"1")}
+    store, live, changes = two_states(tmp_path, old, {b"d": ("file", b"1")})
+    (live / "a").write_text("2")
+    (live / "b").chmod(0o755)
+    (live / "d").write_text("unknown")
+    before = harvest(live)
+    with pytest.raises(ReplicaChanged) as caught:
+        apply_changes(live, changes, store, live / ".gsync")
+    assert caught.value.paths == [b"a", b"b", b"d"]
+    assert harvest(live) == before
+
+
+def test_untracked_files_are_never_deleted(tmp_path):
+    """A directory that holds one is not replaced, and not removed when it empties."""
+    old: Tree = {b"d/x": ("file", b"1")}
+    store, live, changes = two_states(tmp_path, old, {b"d": ("file", b"1")})
+    (live / "d/mine").write_text("keep")
+    with pytest.raises(ReplicaChanged):
+        apply_changes(live, changes, store, live / ".gsync")
+    gone = [change for change in changes if change.new is None]
+    apply_changes(live, gone, store, live / ".gsync")
+    assert harvest(live) == {b"d/mine": ("file", b"keep")}
+
+
+def test_change_during_staging_is_refused(tmp_path, monkeypatch):
+    """An edit between the check and the swap is a conflict, not a loss."""
+    store, live, changes = two_states(tmp_path, {b"a": ("file", b"1")}, {b"a": ("file", b"2")})
+    real = checkout._write_stage
+
+    def slow(*args):
+        real(*args)
+        (live / "a").write_text("3")
+
+    monkeypatch.setattr(checkout, "_write_stage", slow)
+    with pytest.raises(ReplicaChanged):
+        apply_changes(live, changes, store, live / ".gsync")
+    assert harvest(live) == {b"a": ("file", b"3")}
+    assert os.listdir(live / ".gsync") == []
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_planted_link_leads_nowhere(tmp_path, monkeypatch, when):
+    """A link in place of a directory stops the checkout; nothing is written behind it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    old: Tree = {b"d/a": ("file", b"1"), b"z": ("file", b"1")}
+    new: Tree = {b"d/a": ("file", b"1"), b"d/b": ("file", b"2"), b"z": ("file", b"2")}
+    store, live, changes = two_states(tmp_path, old, new)
+    real = checkout._carry_out
+
+    def plant_link(*args):
+        shutil.rmtree(live / "d")
+        (live / "d").symlink_to(outside)
+        if args:
+            args[0].forget()
+            real(*args)
+
+    if when == "before":
+        plant_link()
+    else:
+        monkeypatch.setattr(checkout, "_carry_out", plant_link)
+    with pytest.raises((Conflict, CheckoutFailed)):
+        apply_changes(live, changes, store, live / ".gsync")
+    assert os.listdir(outside) == []
+    assert (live / "z").read_bytes() == b"1"
+
+
+def test_damaged_content_is_refused(tmp_path):
+    """Bytes that do not hash to their id never reach the folder."""
+    store, live, changes = two_states(tmp_path, {}, {b"a": ("file", b"good")})
+    store._bodies[blob_id(b"good")] = (Kind.BLOB, b"evil")
+    with pytest.raises(Corrupt):
+        apply_changes(live, changes, store, live / ".gsync")
+    assert harvest(live) == {} and os.listdir(live / ".gsync") == []
+
+
+def test_fresh_refuses_what_is_not_empty(tmp_path):
+    """A target with something in it is left alone."""
+    plant(tmp_path / "t", {b"a": ("file", b"")})
+    with pytest.raises(Conflict):
+        checkout_fresh(tmp_path / "t", [], MemoryStore())
+    assert os.listdir(tmp_path) == ["t"]
+
+
+def test_fresh_refuses_collisions_where_case_is_ignored(tmp_path, monkeypatch):
+    """Before anything is written."""
+    store = MemoryStore()
+    plant(tmp_path / "a", {b"D/x": ("file", b""), b"d/y": ("file", b"")})
+    root = snapshot(tmp_path / "a", store)
+    monkeypatch.setattr(checkout, "_ignores_case", lambda directory: True)
+    with pytest.raises(NamesCollide):
+        checkout_fresh(tmp_path / "b", list_entries(store, root), store)
+    assert sorted(os.listdir(tmp_path)) == ["a"]
+
+
+def test_stage_without_journal_is_cleared(tmp_path):
+    """What was only staged never happened."""
+    (tmp_path / ".gsync/stage/op/old").mkdir(parents=True)
+    assert recover(tmp_path, tmp_path / ".gsync") is False
+    assert os.listdir(tmp_path / ".gsync") == []
+
+
+OLD: Tree = {
+    **{b"d%d/f%d" % (n % 5, n): ("file", b"old %d" % n) for n in range(30)},
+    **{b"t": ("file", b"to a directory"), b"u/v": ("exec", b"to a file"), b"e": ("dir", b"")},
+    b"l": ("link", b"nowhere"),
+}
+NEW: Tree = {
+    **{b"d%d/f%d" % (n % 7, n): ("file", b"new %d" % n) for n in range(10, 40)},
+    **{b"t/x": ("file", b"1"), b"u": ("file", b"2"), b"e/y": ("link", b"x"), b"g": ("dir", b"")},
+    b"l": ("exec", b"big" * 60_000),
+}
+KILLED = """
+import os, random, signal, sys
+sys.path[:0] = sys.argv[4:]
+from pathlib import Path
+from replicas.files.test_checkout import NEW, OLD, ObjectId, changes_between
+from replicas.files.trees import plant, snapshot
+from gsync.replicas.files.checkout import apply_changes
+from gsync.store.memory import MemoryStore
+top, count, stop = Path(sys.argv[1]), 0, int(sys.argv[2])
+store = MemoryStore()
+changes = changes_between(store, snapshot(top / "old", store), snapshot(top / "new", store))
+def dying(real):
+    def call(*args, **kwargs):
+        global count
+        count += 1
+        if count == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+    return call
+for name in ("rename", "link", "rmdir", "mkdir", "unlink", "open", "symlink", "fsync"):
+    setattr(os, name, dying(getattr(os, name)))
+apply_changes(top / "live", changes, store, top / "live/.gsync")
+print(count)
+"""
+
+
+def test_kill_leaves_old_or_new(tmp_path):
+    """Killed at any call that writes, and recovered: the old tree or the new one, exactly."""
+    plant(tmp_path / "old", OLD)
+    plant(tmp_path / "new", NEW)
+    outcomes = set()
+
+    def run(stop: int) -> subprocess.CompletedProcess[bytes]:
+        shutil.rmtree(tmp_path / "live", ignore_errors=True)
+        plant(tmp_path / "live", OLD)
+        (tmp_path / "live/.gsync").mkdir()
+        paths = [str(HERE.parents[1]), str(HERE.parents[2])]
+        command = [sys.executable, "-c", KILLED, str(tmp_path), str(stop), "", *paths]
+        return subprocess.run(command, capture_output=True, check=False)
+
+    whole = run(0)
+    assert whole.returncode == 0, whole.stderr.decode()
+    calls = int(whole.stdout)
+    randomly = random.Random(4)
+    for stop in sorted(randomly.sample(range(1, calls + 1), 24)):
+        assert run(stop).returncode == -9
+        live = tmp_path / "live"
+        recover(live, live / ".gsync")
+        found = harvest(live)
+        assert found in (OLD, NEW), f"killed at call {stop} of {calls}"
+        assert os.listdir(live / ".gsync") == []
+        outcomes.add(found == NEW)
+    assert outcomes == {False, True}
+
+
+class Stop(BaseException):
+    """Not caught by anything: what a kill looks like from inside."""
+
+
+def test_recover_can_itself_be_interrupted(tmp_path, monkeypatch):
+    """Stopped at any rename, twice, the roll forward starts over and arrives."""
+    real, left = os.rename, [0]
+
+    def stopping(*args, **kwargs):
+        if "dst_dir_fd" in kwargs:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Stop
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(checkout.os, "rename", stopping)
+    for stop in range(0, 40, 7):
+        left[0] = 1000
+        store, live, changes = two_states(tmp_path, OLD, NEW)
+        left[0] = stop
+        with pytest.raises(Stop):
+            apply_changes(live, changes, store, live / ".gsync")
+        left[0] = 2
+        with pytest.raises(Stop):
+            recover(live, live / ".gsync")
+        left[0] = 1000
+        assert recover(live, live / ".gsync")
+        assert harvest(live) == NEW
+
+
+def test_roots_agree(tmp_path):
+    """Applying the changes of a scan elsewhere gives the same root there."""
+    store, live, changes = two_states(tmp_path, OLD, NEW)
+    apply_changes(live, changes, store, live / ".gsync", is_clean=lambda path, stat: False)
+    found: ObjectId = commit(store, EMPTY_MAP, scan(live, store))
+    assert found == snapshot(tmp_path / "other", store)
