@@ -31,6 +31,7 @@ from gsync.replicas.base import ReplicaChanged
 from gsync.replicas.files.index import (
     DIRECTORY_SIGNATURE,
     UNKNOWN,
+    Folder,
     Signature,
     Written,
     signature_of,
@@ -81,10 +82,10 @@ class Checkout:
 
 
 def apply_changes(
-    root: str | bytes,
+    root: Folder,
     changes: Iterable[Change],
     store: ObjectReader,
-    workdir: str | bytes,
+    workdir: Folder,
     *,
     check: bool = True,
     is_clean: IsClean | None = None,
@@ -106,9 +107,9 @@ def apply_changes(
     for change in ordered:
         check_path(change.key)
     entries = {c.key: decode_entry(c.new) for c in ordered if c.new is not None}
-    root, workdir = os.fsencode(root), os.fsencode(workdir)
+    workdir = os.fsencode(workdir)
     recover(root, workdir)
-    with _Folder(root) as folder:
+    with _Folder(os.fsencode(root)) as folder:
         if check:
             _check_live(folder, ordered, is_clean)
         _check_unblocked(folder, ordered)
@@ -139,16 +140,16 @@ def apply_changes(
         return Checkout(len(ordered), [_written(folder, change) for change in ordered])
 
 
-def recover(root: str | bytes, workdir: str | bytes) -> bool:
+def recover(root: Folder, workdir: Folder) -> bool:
     """Finish or clear away what a crash left; return whether there was a journal.
 
     To be called at every start, by whoever holds the repository's lock.
     """
-    root, workdir = os.fsencode(root), os.fsencode(workdir)
+    workdir = os.fsencode(workdir)
     plan = _read_journal(workdir)
     if plan is not None:
         try:
-            with _Folder(root) as folder:
+            with _Folder(os.fsencode(root)) as folder:
                 _carry_out(folder, os.path.join(workdir, b"stage", plan.operation), plan)
         except OSError as error:
             raise Unavailable(
@@ -162,7 +163,7 @@ def recover(root: str | bytes, workdir: str | bytes) -> bool:
 
 
 def checkout_fresh(
-    target: str | bytes, entries: Iterable[tuple[bytes, bytes]], store: ObjectReader
+    target: Folder, entries: Iterable[tuple[bytes, bytes]], store: ObjectReader
 ) -> list[Written]:
     """Write a whole tree to `target`, which is absent or empty, and return what was written.
 

@@ -17,6 +17,9 @@ from gsync.objects.oid import OID_BYTES, ObjectId
 from gsync.replicas.files.ignore import Verdict
 from gsync.views.files import DIRECTORY_ENTRY
 
+Folder = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+"""How a caller names a directory."""
+
 Signature = tuple[int, int, int, int, int]
 """mode, size, mtime_ns, ctime_ns, inode."""
 

@@ -28,6 +28,7 @@ from gsync.replicas.files.index import (
     EMPTY_RECORD,
     UNKNOWN,
     DirRecord,
+    Folder,
     Header,
     ScanCache,
     Signature,
@@ -83,7 +84,7 @@ class Unreadable(Unavailable):
 
 
 def scan_files(
-    root: str | bytes,
+    root: Folder,
     base_root: ObjectId,
     store: ObjectReader | ObjectStore,
     cache: ScanCache,

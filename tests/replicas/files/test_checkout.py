@@ -108,7 +108,7 @@ def test_a_failed_step_is_undone(tmp_path_factory, old, new):
             return real(*args, **kwargs)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(checkout.os, "rename", failing)
+            patch.setattr(os, "rename", failing)
             try:
                 apply_changes(live, changes, store, live / ".gsync")
                 break
@@ -303,7 +303,7 @@ def test_recover_can_itself_be_interrupted(tmp_path, monkeypatch):
                 raise Stop
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(checkout.os, "rename", stopping)
+    monkeypatch.setattr(os, "rename", stopping)
     for stop in range(0, 40, 7):
         left[0] = 1000
         store, live, changes = two_states(tmp_path, OLD, NEW)

@@ -246,6 +246,7 @@ def test_cached_scan_equals_fresh_scan(tmp_path_factory, trees, confirmed):
 
     top: Path = tmp_path_factory.mktemp("scan")
     store, cache, roots = MemoryStore(), MemoryCache(), [EMPTY_MAP]
+    found = scan(top, store)
     for tree in trees:
         shutil.rmtree(top)
         plant(top, tree)
