@@ -603,7 +603,7 @@ _NOTED: dict[bytes | int, tuple[str, str]] = {
     Verdict.SECRET: (
         "secret",
         "{path} looks like a secret and was held back; "
-        "a line '!{path}' in .gsyncignore includes it on purpose",
+        "a line '!/{path}' in the top .gsyncignore includes it on purpose",
     ),
     Verdict.SPECIAL: ("special", "{path} is no file, link or directory and was skipped"),
     Verdict.ILLEGAL: ("illegal", "{path} has a name that no map may hold and was left out"),

@@ -98,7 +98,7 @@ def test_secrets_are_noticed_until_included(tmp_path):
     for _ in range(2):
         found = scan(tmp_path, store, cache=cache)
         assert [(n.path, n.code) for n in found.notices] == [(b".env", "secret")]
-        assert "!.env" in found.notices[0].text
+        assert "!/.env" in found.notices[0].text
     plant(tmp_path, files({".gsyncignore": "!.env\n"}))
     found = scan(tmp_path, store, cache=cache)
     assert b".env" in [c.key for c in found.changes] and not found.notices
