@@ -151,9 +151,8 @@ def parse_block(block: bytes) -> Header | None:
     if block == _ZEROS:
         return None
     outside = block[:148] + b" " * 8 + block[156:]
-    # Old writers summed signed bytes.
-    sums = (sum(outside), sum(outside) - 256 * sum(byte > 127 for byte in outside))
-    if _number(block[148:156], "checksum") not in sums:
+    checksum = _number(block[148:156], "checksum")
+    if sum(outside) != checksum and _signed_sum(outside) != checksum:
         raise BadHeader("the header's checksum is wrong")
     name = _text(block[:100])
     # GNU's own magic is "ustar  ": there the prefix holds other things.
@@ -189,6 +188,11 @@ def parse_pax(body: bytes) -> dict[bytes, bytes]:
         records[key] = value[:-1]
         at = end
     return records
+
+
+def _signed_sum(data: bytes) -> int:
+    """Return what some old writers took for the checksum."""
+    return sum(data) - 256 * sum(byte > 127 for byte in data)
 
 
 def _text(field: bytes) -> bytes:
