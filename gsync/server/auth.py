@@ -145,9 +145,7 @@ class Accounts:
         now_us, token_id = self._now_us(), secrets.token_hex(4)
         name = name or f"token-{token_id}"
         if not TOKEN_NAME.fullmatch(name):
-            raise Invalid(
-                f"not a token's name: expected {TOKEN_NAME.pattern}, found {name[:80]!r}"
-            )
+            raise Invalid(f"not a token's name: expected {TOKEN_NAME.pattern}, found {name[:80]!r}")
         for other in self.list_tokens(tenant):
             if other.name == name and other.is_valid(now_us):
                 raise Conflict(

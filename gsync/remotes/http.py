@@ -1,0 +1,410 @@
+"""A remote behind HTTP (06-wire, section 1). Import it only when one is used: `requests` is slow.
+
+One session keeps its connection. One loop tries again, and only what is Unavailable; one
+function says what an exception of the libraries, and one what a status, means.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import ssl
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.auth import AuthBase
+
+from gsync import __version__
+from gsync.errors import (
+    Conflict,
+    Corrupt,
+    Denied,
+    GsyncError,
+    Invalid,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
+from gsync.objects.oid import Kind, ObjectId
+from gsync.protocol.frames import Frame, FrameType, StreamBroken, encode_frame, read_frames
+from gsync.protocol.messages import (
+    Begin,
+    Fetch,
+    Hello,
+    Taken,
+    Welcome,
+    decode_entries,
+    decode_error,
+    decode_held,
+    decode_taken,
+    decode_welcome,
+    encode_begin,
+    encode_fetch,
+    encode_hello,
+    encode_log,
+    encode_wants,
+)
+from gsync.remotes.base import MakeFrames, Traffic
+from gsync.remotes.counting import CountingAdapter
+
+CONTENT_TYPE = "application/x-gsync"
+CONNECT_S = 10.0
+STALL_S = 30.0
+"""How long the other side may neither send nor take a byte before an attempt ends."""
+
+ATTEMPTS_MAX = 5
+BACKOFF_S = 0.5
+BACKOFF_MAX_S = 10.0
+RETRY_AFTER_MAX_S = 120.0
+"""A server that wants to be left alone for longer is not waited for."""
+
+ANSWER_BYTES_MAX = 8 << 20
+_ERROR_BYTES_MAX = 64 << 10
+_CHUNK_BYTES = 128 << 10
+
+STATUS: dict[int, type[GsyncError]] = {
+    400: Invalid,
+    401: Denied,
+    403: Denied,
+    404: NotFound,
+    407: Denied,
+    408: Unavailable,
+    409: Conflict,
+    413: TooLarge,
+    422: Corrupt,
+    425: Unavailable,
+    429: Unavailable,
+    500: Unavailable,
+    502: Unavailable,
+    503: Unavailable,
+    504: Unavailable,
+}
+"""What a status means where no message says it: something between us and the server answered."""
+
+T = TypeVar("T")
+
+
+class ServerBusy(Unavailable):
+    """The server asks to come again later.
+
+    Attributes:
+        retry_after_s: After how many seconds.
+    """
+
+    def __init__(self, message: str, hint: str | None, retry_after_s: float) -> None:
+        super().__init__(message, hint=hint, retry_after_s=retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class HttpRemote:
+    """A tenant of a server.
+
+    Args:
+        url: `http(s)://HOST[:PORT]/TENANT`.
+        token: Sent as it is, in the Authorization header and nowhere else; None for none.
+        insecure_http: Let a token go through plain http beyond loopback.
+        ca_file: Certificates to trust instead of the usual ones.
+        stall_s: How long the other side may neither send nor take a byte.
+        sleep, rand: The clock and the dice of the waits between attempts.
+
+    Raises:
+        Invalid: the URL is not one of a server, or would send the token unencrypted.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        insecure_http: bool = False,
+        ca_file: str | None = None,
+        connect_s: float = CONNECT_S,
+        stall_s: float = STALL_S,
+        sleep: Callable[[float], None] = time.sleep,
+        rand: Callable[[], float] = random.random,
+    ) -> None:
+        loopback = _check_url(url, insecure_http=insecure_http)
+        self.traffic = Traffic()
+        self.url = url.rstrip("/")
+        self._timeout = (connect_s, stall_s)
+        self._sleep = sleep
+        self._rand = rand
+        self._session = requests.Session()
+        # A proxy for the outside world is not asked for a server on this machine.
+        self._session.trust_env = not loopback
+        if ca_file is not None:
+            self._session.verify = ca_file
+        self._session.headers.clear()
+        self._session.headers["User-Agent"] = f"gsync/{__version__}"
+        # An auth of our own: without one, requests would look into ~/.netrc.
+        self._session.auth = _Bearer(token)
+        self._session.mount("http://", CountingAdapter(self.traffic))
+        self._session.mount("https://", CountingAdapter(self.traffic))
+
+    def hello(self, hello: Hello) -> Welcome:
+        """Return the other side's refs, limits, and its log after what we have seen."""
+        return decode_welcome(self._ask("hello", encode_hello(hello)))
+
+    def log(self, after: int) -> list[bytes]:
+        """Return encoded log entries with a seq above `after`."""
+        return decode_entries(self._ask("log", encode_log(after)))
+
+    def fetch(self, fetch: Fetch) -> Iterator[Frame]:
+        """Yield the stream that brings the wants, its end frame last."""
+        return self._stream("fetch", encode_fetch(fetch))
+
+    def objects(self, wants: Sequence[tuple[Kind, ObjectId]]) -> Iterator[Frame]:
+        """Yield packs with the objects asked for, the end frame last."""
+        return self._stream("objects", encode_wants(wants))
+
+    def begin(self, begin: Begin) -> set[bytes]:
+        """Pin what a push builds on; return the names of its frames that arrived before."""
+        return decode_held(self._ask("begin", encode_begin(begin)))
+
+    def frames(self, session: bytes, make_frames: MakeFrames) -> Taken:
+        """Send a stream of frames, anew for each attempt; return what the server made of it."""
+        self.traffic.count_part()
+        name = f"frames/{session.hex()}"
+        return decode_taken(self._retry(lambda: self._read(name, _join(make_frames()))))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def _ask(self, name: str, message: bytes) -> bytes:
+        self.traffic.count_request()
+        return self._retry(lambda: self._read(name, message))
+
+    def _read(self, name: str, body: bytes | Iterator[bytes]) -> bytes:
+        with self._translated():
+            response = self._post(name, body)
+            try:
+                return _read_all(response, ANSWER_BYTES_MAX)
+            finally:
+                response.close()
+
+    def _stream(self, name: str, message: bytes) -> Iterator[Frame]:
+        self.traffic.count_request()
+
+        def start() -> requests.Response:
+            with self._translated():
+                return self._post(name, message)
+
+        return self._read_stream(self._retry(start))
+
+    def _read_stream(self, response: requests.Response) -> Iterator[Frame]:
+        """Yield the frames of an answer; the last only when the answer is known to end there.
+
+        So the connection can be used again although no reader asks for more than the end.
+        """
+        frames = read_frames(self._chunks(response))
+        try:
+            for frame in frames:
+                if frame.type in (FrameType.END, FrameType.ERROR):
+                    for _ in frames:
+                        raise StreamBroken("a frame after the end of a stream")
+                yield frame
+        finally:
+            response.close()
+
+    def _chunks(self, response: requests.Response) -> Iterator[bytes]:
+        with self._translated():
+            yield from response.raw.stream(_CHUNK_BYTES, decode_content=False)
+
+    def _post(self, name: str, body: bytes | Iterator[bytes]) -> requests.Response:
+        """Return the answer once its head is there, or raise what it says went wrong."""
+        response = self._session.post(
+            f"{self.url}/v1/{name}",
+            data=body,
+            headers={"Content-Type": CONTENT_TYPE},
+            timeout=self._timeout,
+            stream=True,
+            allow_redirects=False,
+        )
+        try:
+            _check_answer(response, self.url)
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def _retry(self, attempt: Callable[[], T]) -> T:
+        """Return what `attempt` returns, or raise its error when more attempts are no use."""
+        for number in range(1, ATTEMPTS_MAX):
+            try:
+                return attempt()
+            except Unavailable as error:
+                wait_s = self._rand() * min(BACKOFF_MAX_S, BACKOFF_S * 2**number)
+                if isinstance(error, ServerBusy):
+                    if error.retry_after_s > RETRY_AFTER_MAX_S:
+                        raise
+                    wait_s += error.retry_after_s
+                self._sleep(wait_s)
+        return attempt()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except GsyncError:
+            raise
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise _meaning(error, self.url) from error
+
+
+class _Bearer(AuthBase):
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _check_url(url: str, *, insecure_http: bool) -> bool:
+    """Return whether the URL stays on this machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme not in ("http", "https") or not host or not parts.path.strip("/"):
+        raise Invalid("not the URL of a server: expected http(s)://HOST[:PORT]/TENANT")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise Invalid("a server's URL holds no password, no '?' and no '#'")
+    loopback = _is_loopback(host)
+    if parts.scheme == "http" and not loopback and not insecure_http:
+        raise Invalid(
+            f"http://{parts.netloc} would send the token unencrypted",
+            hint="use https, or --insecure-http where nobody else can listen",
+        )
+    return loopback
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _join(frames: Iterable[Frame]) -> Iterator[bytes]:
+    """Yield the encoded frames, small ones together."""
+    pending = bytearray()
+    for frame in frames:
+        pending += encode_frame(frame)
+        if len(pending) >= _CHUNK_BYTES:
+            yield bytes(pending)
+            pending.clear()
+    if pending:
+        yield bytes(pending)
+
+
+def _read_all(response: requests.Response, bytes_max: int) -> bytes:
+    pieces, size = [], 0
+    for piece in response.raw.stream(_CHUNK_BYTES, decode_content=False):
+        size += len(piece)
+        if size > bytes_max:
+            raise TooLarge(f"the server's answer has more than {bytes_max} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _check_answer(response: requests.Response, url: str) -> None:
+    """Raise unless a gsync server has answered with success."""
+    status, is_ours = response.status_code, _is_ours(response)
+    if status == 200 and is_ours:
+        return
+    if 300 <= status < 400:
+        location = response.headers.get("Location", "nowhere")[:200]
+        raise Invalid(
+            f"{url} redirects to {location!r}, which is not followed",
+            hint="use the address that the server itself has",
+        )
+    error = decode_error(_read_all(response, _ERROR_BYTES_MAX)) if is_ours else None
+    if error is None:
+        error = _derived(response, url)
+    if type(error) is Unavailable:
+        wait_s = _retry_after_s(response)
+        if wait_s is not None:
+            raise ServerBusy(error.message, error.hint, wait_s)
+    raise error
+
+
+def _is_ours(response: requests.Response) -> bool:
+    found = response.headers.get("Content-Type", "")
+    return found.partition(";")[0].strip().lower() == CONTENT_TYPE
+
+
+def _derived(response: requests.Response, url: str) -> GsyncError:
+    status = response.status_code
+    kind = STATUS.get(status, Unavailable if status >= 500 else Invalid)
+    what = response.headers.get("Content-Type", "nothing").partition(";")[0][:80]
+    return kind(
+        f"{url} answered {status} with {what}, where {CONTENT_TYPE} is expected",
+        hint="is this a gsync server? A proxy or a login page may have answered for it",
+    )
+
+
+def _retry_after_s(response: requests.Response) -> float | None:
+    """Return the seconds that the answer asks us to wait, or None."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _meaning(error: Exception, url: str) -> GsyncError:
+    """Return what an exception of requests or urllib3 says, in our words."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Denied(
+                f"the certificate of {url} is not trusted: {cause.verify_message}",
+                hint="check the address; a certificate of your own goes into REQUESTS_CA_BUNDLE",
+            )
+    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
+        return Invalid(f"not the URL of a server: {url}")
+    what = _TIMED_OUT if any(map(_is_timeout, causes)) else _innermost(causes)
+    return Unavailable(
+        f"{url} cannot be reached or broke off: {what}",
+        hint="check the address and the network; what arrived is kept, so trying again goes on",
+    )
+
+
+_TIMED_OUT = "no byte for too long"
+
+
+def _is_timeout(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError | requests.Timeout | urllib3.exceptions.TimeoutError)
+
+
+def _innermost(causes: list[BaseException]) -> str:
+    for cause in reversed(causes):
+        if (
+            isinstance(cause, OSError)
+            and cause.strerror
+            and not isinstance(cause, requests.RequestException)
+        ):
+            return cause.strerror
+    return type(causes[-1]).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error` and what it was made of, innermost last."""
+    seen: set[int] = set()
+    todo: list[BaseException | object] = [error]
+    while todo:
+        found = todo.pop(0)
+        if not isinstance(found, BaseException) or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        todo += [*found.args, getattr(found, "reason", None), found.__cause__, found.__context__]

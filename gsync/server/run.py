@@ -1,0 +1,182 @@
+"""The server as a process: listens, says where, serves until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gsync.errors import Invalid, Unavailable
+from gsync.protocol.messages import Limits
+from gsync.server import log
+from gsync.server.app import Service, make_app
+from gsync.server.auth import Accounts
+from gsync.server.streams import STALL_S
+from gsync.server.tenants import Tenants
+
+HOST = "127.0.0.1"
+PORT = 8420
+KEEP_ALIVE_S = 75
+STOP_S = 10
+"""How long requests that run when the server is told to stop may take to finish."""
+
+_BACKLOG = 1024
+
+
+def serve(
+    data: Path,
+    *,
+    host: str = HOST,
+    port: int = PORT,
+    log_format: str = "text",
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    limits: Limits | None = None,
+    ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve the tenants of a data directory until SIGTERM or SIGINT.
+
+    Args:
+        data: The directory, made if absent.
+        port: 0 takes a free one.
+        log_format: How requests are logged to stderr: `text` or `json`.
+        ready: Told `listening on URL` when connections are taken; by default it is printed.
+
+    Raises:
+        Unavailable: the address is in use.
+        Invalid: there is no such address, or the certificate cannot be used.
+    """
+    if (tls_cert is None) != (tls_key is None):
+        raise Invalid("a certificate and its key go together", hint="give --tls-cert and --tls-key")
+    log.set_format(log_format)
+    with Accounts(data, _now_us) as accounts:
+        tenants = Tenants(data)
+        listener = _listen(host, port)
+        try:
+            config = uvicorn.Config(
+                make_app(Service(accounts, tenants, _now_us, limits)),
+                http=_Protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                log_level="critical",  # what happens to requests is in our own log
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=STOP_S,
+                ssl_certfile=tls_cert,
+                ssl_keyfile=tls_key,
+            )
+            _load(config)
+            url = _url("https" if tls_cert else "http", listener)
+            _run(_Server(config, lambda: (ready or _print)(f"listening on {url}")), listener)
+        finally:
+            listener.close()
+            tenants.close()
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+class _Protocol(HttpToolsProtocol):
+    """Drops a client that does not finish the head of a request, which uvicorn waits for.
+
+    Hands the transport to the application, so that it can drop one that takes no answer.
+    """
+
+    _head_deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_arrived()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        cycle: object = self.cycle
+        idle = cycle is None or self.cycle.response_complete
+        if idle and self._head_deadline is None and not self.transport.is_closing():
+            self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        self._head_arrived()
+        self.scope["state"]["transport"] = self.transport
+        super().on_headers_complete()
+
+    def _expect_head(self) -> None:
+        self._head_deadline = self.loop.call_later(STALL_S, self.transport.abort)
+
+    def _head_arrived(self) -> None:
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+
+def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Run until a signal; uvicorn raises it again after a graceful stop, which ends here."""
+    before: dict[signal.Signals, Any] = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, lambda *_: None)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server((str(address[0]), port), family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        text = error.strerror if isinstance(error, OSError) else str(error)
+        kind = Invalid if isinstance(error, socket.gaierror | OverflowError) else Unavailable
+        raise kind(
+            f"cannot listen on {host}:{port}: {text}", hint="choose another --host or --port"
+        ) from error
+
+
+def _load(config: uvicorn.Config) -> None:
+    """Load the certificate now, so that a bad one is an error and not a traceback."""
+    try:
+        config.load()
+    except OSError as error:
+        raise Invalid(f"cannot use the certificate or its key: {error}") from error
+
+
+def _url(scheme: str, listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
