@@ -52,6 +52,7 @@ from gsync.protocol.messages import (
 )
 from gsync.remotes.base import MakeFrames, Traffic
 from gsync.remotes.counting import CountingAdapter
+from gsync.urls import HttpUrl, parse_url
 
 CONTENT_TYPE = "application/x-gsync"
 CONNECT_S = 10.0
@@ -129,15 +130,17 @@ class HttpRemote:
         sleep: Callable[[float], None] = time.sleep,
         rand: Callable[[], float] = random.random,
     ) -> None:
-        loopback = _check_url(url, insecure_http=insecure_http)
+        where = parse_url(url, insecure_http=insecure_http)
+        if not isinstance(where, HttpUrl):
+            raise Invalid("not the URL of a server: expected http(s)://HOST[:PORT]/TENANT")
         self.traffic = Traffic()
-        self.url = url.rstrip("/")
+        self.url = str(where)
         self._timeout = (connect_s, stall_s)
         self._sleep = sleep
         self._rand = rand
         self._session = requests.Session()
         # A proxy for the outside world is not asked for a server on this machine.
-        self._session.trust_env = not loopback
+        self._session.trust_env = not _is_loopback(urlsplit(where.base).hostname or "")
         if ca_file is not None:
             self._session.verify = ca_file
         self._session.headers.clear()
@@ -268,23 +271,6 @@ class _Bearer(AuthBase):
         return request
 
 
-def _check_url(url: str, *, insecure_http: bool) -> bool:
-    """Return whether the URL stays on this machine."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme not in ("http", "https") or not host or not parts.path.strip("/"):
-        raise Invalid("not the URL of a server: expected http(s)://HOST[:PORT]/TENANT")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise Invalid("a server's URL holds no password, no '?' and no '#'")
-    loopback = _is_loopback(host)
-    if parts.scheme == "http" and not loopback and not insecure_http:
-        raise Invalid(
-            f"http://{parts.netloc} would send the token unencrypted",
-            hint="use https, or --insecure-http where nobody else can listen",
-        )
-    return loopback
-
-
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -342,6 +328,8 @@ def _is_ours(response: requests.Response) -> bool:
 
 def _derived(response: requests.Response, url: str) -> GsyncError:
     status = response.status_code
+    if status == 200 and "Content-Type" not in response.headers:
+        return Unavailable(f"{url} broke off in the middle of an answer")
     kind = STATUS.get(status, Unavailable if status >= 500 else Invalid)
     what = response.headers.get("Content-Type", "nothing").partition(";")[0][:80]
     return kind(
@@ -383,6 +371,8 @@ _TIMED_OUT = "no byte for too long"
 
 
 def _is_timeout(error: BaseException) -> bool:
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        return False  # a timeout by inheritance only
     return isinstance(error, TimeoutError | requests.Timeout | urllib3.exceptions.TimeoutError)
 
 

@@ -20,14 +20,13 @@ from typing import Any, Self
 from blake3 import blake3
 
 from gsync.errors import Conflict, Corrupt, Denied, Invalid, NotFound, Unavailable
+from gsync.urls import check_tenant
 
 TOKEN_PREFIX = "gs_"
 TOKEN_CHARS_MAX = 128
 SCOPES = ("read", "write", "admin")
 """Each allows what the ones before it allow."""
 
-TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-TENANTS_RESERVED = frozenset(("api", "healthz", "metrics"))
 TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 
 APPLICATION_ID = 0x67737376
@@ -229,12 +228,6 @@ class Accounts:
                 return self._db.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             raise _translated(error, self.path) from error
-
-
-def check_tenant(name: str) -> None:
-    """Raise Invalid unless `name` may be a tenant's."""
-    if not TENANT_NAME.fullmatch(name) or name in TENANTS_RESERVED:
-        raise Invalid(f"not a tenant's name: expected {TENANT_NAME.pattern}, found {name[:80]!r}")
 
 
 def parse_duration(text: str) -> int:

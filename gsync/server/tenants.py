@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gsync.errors import Conflict
-from gsync.server.auth import check_tenant, make_private_directory
+from gsync.server.auth import make_private_directory
 from gsync.store.sqlite import SqliteStore
+from gsync.urls import check_tenant
 
 IDLE_MAX = 32
 """Open stores that nobody uses: each holds some file handles and a page cache."""

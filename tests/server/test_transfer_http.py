@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -108,8 +109,8 @@ def test_parts_of_a_push_are_one_trip(server: RunningServer) -> None:
     remote, session = server.connect("parts"), b"p" * 16
     remote.hello(Hello(1, None))
     assert remote.begin(Begin(session, [])) == set()
-    for frame in contents[:-1]:
-        remote.frames(session, lambda frame=frame: [frame])
+    for at in range(len(contents) - 1):
+        remote.frames(session, partial(list, contents[at : at + 1]))
     assert server.connect("parts").begin(Begin(session, [])) == {f.name for f in contents[:-1]}
     push(remote, mine, first, session=session)
     assert remote.traffic.round_trips == 3
@@ -135,7 +136,7 @@ def test_a_cut_connection_is_tried_again(server: RunningServer) -> None:
         proxy.drop, proxy.cut_sent = 2, 100_000
         remote = server.connect("cut", base=proxy.base)
         push(remote, mine, first)
-        assert remote.traffic.bytes_sent == pytest.approx(proxy.sent, rel=0.3)
+        assert remote.traffic.bytes_sent >= proxy.sent  # what a cut swallowed was sent, too
         proxy.reset()
         proxy.cut_received = 100_000
         with pytest.raises(Unavailable, match="broke off"):
@@ -145,7 +146,7 @@ def test_a_cut_connection_is_tried_again(server: RunningServer) -> None:
 
 
 def test_a_killed_server_keeps_its_refs(tmp_path: Path) -> None:
-    """kill -9 in the middle of a push moves nothing, and the push works when repeated."""
+    """A kill -9 in the middle of a push moves nothing, and the push works when repeated."""
     mine = MemoryStore()
     first = commit(mine, {b"a": b"1"})
     second = commit(mine, random_tree(4, 2000), (first,))
@@ -181,9 +182,9 @@ def test_many_clients_fetch_at_once(server: RunningServer) -> None:
 
     def run(_: int) -> int:
         remote = server.connect("many")
-        store, _ = clone(remote)
+        copy, _ = clone(remote)
         remote.close()
-        return len(bodies(store).keys() & bodies(mine).keys())
+        return len(bodies(copy).keys() & bodies(mine).keys())
 
     with ThreadPoolExecutor(20) as pool:
         assert set(pool.map(run, range(40))) == {len(bodies(mine))}

@@ -1,0 +1,334 @@
+"""How often the client tries, how long it waits, and what it makes of answers that are not ours."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from support import require
+
+from gsync.errors import (
+    Conflict,
+    Corrupt,
+    Denied,
+    GsyncError,
+    Invalid,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
+from gsync.protocol.frames import Frame, FrameType, StreamBroken, encode_frame
+from gsync.protocol.messages import (
+    Hello,
+    Limits,
+    Taken,
+    Welcome,
+    encode_error,
+    encode_taken,
+    encode_welcome,
+)
+from gsync.remotes.http import ATTEMPTS_MAX, HttpRemote, ServerBusy
+
+WELCOME = encode_welcome(Welcome(1, Limits(), {}, None, []))
+OURS = "application/x-gsync"
+RESET = b"\1\0\0\0\0\0\0\0"  # SO_LINGER of 0 s: closing resets
+
+
+def answer(status: int, body: bytes, kind: str = OURS, *more: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} X", "Connection: close", f"Content-Length: {len(body)}"]
+    lines += [f"Content-Type: {kind}", *more]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class Script:
+    """A server that does one thing for each request, in order: bytes to send, or what to do."""
+
+    def __init__(self, steps: list[bytes | str]) -> None:
+        self.steps = list(steps)
+        self.requests: list[bytes] = []
+        self.waits: list[float] = []
+        self.done = threading.Event()
+
+    def serve(self, listener: socket.socket) -> None:
+        while not self.done.is_set():
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                continue
+            with client:
+                client.settimeout(10)
+                self._serve_one(client)
+
+    def _serve_one(self, client: socket.socket) -> None:
+        head = b""
+        try:
+            while b"\r\n\r\n" not in head:
+                piece = client.recv(65536)
+                if not piece:
+                    return
+                head += piece
+            head, _, body = head.partition(b"\r\n\r\n")
+            if b"chunked" in head:
+                while not body.endswith(b"0\r\n\r\n"):
+                    body += _more(client)
+            else:
+                length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+                while len(body) < length:
+                    body += _more(client)
+        except OSError:
+            return
+        self.requests.append(head + b"\r\n\r\n" + body)
+        step = self.steps.pop(0) if self.steps else answer(500, b"the script ended")
+        if step == "stall":
+            client.recv(1)  # until the client has had enough
+        elif step == "reset":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        elif isinstance(step, bytes):
+            client.sendall(step)
+
+
+def _more(client: socket.socket) -> bytes:
+    piece = client.recv(65536)
+    if not piece:
+        raise ConnectionError("the client has gone")
+    return piece
+
+
+@contextmanager
+def scripted(
+    *steps: bytes | str, rand: Callable[[], float] = lambda: 0.0, token: str | None = "gs_secret"
+) -> Iterator[tuple[HttpRemote, Script]]:
+    require("proxy")
+    script = Script(list(steps))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.1)
+        thread = threading.Thread(target=script.serve, args=(listener,), daemon=True)
+        thread.start()
+        remote = HttpRemote(
+            f"http://127.0.0.1:{listener.getsockname()[1]}/acme",
+            token,
+            stall_s=0.5,
+            sleep=script.waits.append,
+            rand=rand,
+        )
+        try:
+            yield remote, script
+        finally:
+            remote.close()
+            script.done.set()
+            thread.join(15)
+            assert not thread.is_alive()
+
+
+HELLO = Hello(1, None)
+GOOD = answer(200, WELCOME)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param("reset", id="connection reset"),
+        pytest.param("close", id="closed without an answer"),
+        pytest.param("stall", id="no byte for too long"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Le", id="cut in the head"),
+        pytest.param(GOOD[:-3], id="cut in the body"),
+        pytest.param(b"not HTTP at all\r\n\r\n", id="not HTTP"),
+        pytest.param(answer(503, b"busy", "text/plain"), id="503 of a proxy"),
+        pytest.param(answer(502, b"", "text/html"), id="502"),
+        pytest.param(answer(429, b"", "text/html"), id="429"),
+        pytest.param(answer(408, b"", "text/html"), id="408"),
+        pytest.param(answer(500, encode_error(Unavailable("x"))), id="500 of ours"),
+    ],
+)
+def test_what_is_unavailable_is_tried_five_times(bad: bytes | str) -> None:
+    """Four failures and a success are a success; five failures are the last one's error."""
+    with scripted(*[bad] * (ATTEMPTS_MAX - 1), GOOD) as (remote, script):
+        assert remote.hello(HELLO).refs == {}
+        assert len(script.requests) == ATTEMPTS_MAX == 5
+        assert remote.traffic.round_trips == 1
+    with scripted(*[bad] * (ATTEMPTS_MAX + 1)) as (remote, script):
+        with pytest.raises(Unavailable):
+            remote.hello(HELLO)
+        assert len(script.requests) == ATTEMPTS_MAX
+        assert len(script.waits) == ATTEMPTS_MAX - 1
+
+
+@pytest.mark.parametrize("error", [Invalid, Denied, NotFound, Conflict, TooLarge, Corrupt])
+def test_nothing_else_is_tried_again(error: type[GsyncError]) -> None:
+    """The other kinds are raised at once, with their text and hint, whatever the status."""
+    sent = error("what happened", hint="what to do")
+    with scripted(answer(503, encode_error(sent)), GOOD) as (remote, script):
+        with pytest.raises(error, match="what happened") as caught:
+            remote.hello(HELLO)
+        assert (caught.value.hint, len(script.requests), script.waits) == ("what to do", 1, [])
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, Invalid),
+        (401, Denied),
+        (403, Denied),
+        (404, NotFound),
+        (409, Conflict),
+        (413, TooLarge),
+        (418, Invalid),
+        (422, Corrupt),
+        (200, Invalid),
+    ],
+)
+def test_answers_of_something_else_are_named(status: int, kind: type[GsyncError]) -> None:
+    """A page of a portal or a proxy gives the status's kind, and asks whether this is gsync."""
+    with scripted(answer(status, b"<html>log in", "text/html; charset=x")) as (remote, script):
+        with pytest.raises(kind, match="text/html") as caught:
+            remote.hello(HELLO)
+        assert "is this a gsync server" in (caught.value.hint or "")
+        assert len(script.requests) == 1
+
+
+def test_waits_grow_and_have_full_jitter() -> None:
+    """Each wait is a random part of a bound that doubles."""
+    bad = answer(502, b"", "text/html")
+    with scripted(*[bad] * 5, rand=lambda: 1.0) as (remote, script):
+        with pytest.raises(Unavailable):
+            remote.hello(HELLO)
+        assert script.waits == [1.0, 2.0, 4.0, 8.0]
+    with scripted(*[bad] * 5, rand=lambda: 0.25) as (remote, script):
+        with pytest.raises(Unavailable):
+            remote.hello(HELLO)
+        assert script.waits == [0.25, 0.5, 1.0, 2.0]
+
+
+def test_retry_after_is_honoured() -> None:
+    """Seconds and dates of Retry-After are waited at least; a very long one ends it."""
+    busy = encode_error(Unavailable("busy"))
+    with scripted(
+        answer(503, busy, OURS, "Retry-After: 7"),
+        answer(503, b"", "text/html", "Retry-After: Thu, 01 Jan 1970 00:00:00 GMT"),
+        answer(503, b"", "text/html", "Retry-After: soon"),
+        GOOD,
+    ) as (remote, script):
+        remote.hello(HELLO)
+        assert script.waits == [7.0, 0.0, 0.0]
+    with scripted(answer(503, busy, OURS, "Retry-After: 86400")) as (remote, script):
+        with pytest.raises(ServerBusy):
+            remote.hello(HELLO)
+        assert (len(script.requests), script.waits) == (1, [])
+
+
+def test_a_redirect_is_not_followed() -> None:
+    """A redirect is an error that names where it leads; the token goes nowhere else."""
+    moved = answer(302, b"", "text/html", "Location: http://evil.example/")
+    with scripted(moved, GOOD) as (remote, script):
+        with pytest.raises(Invalid, match="redirects to 'http://evil.example/'"):
+            remote.hello(HELLO)
+        assert len(script.requests) == 1
+
+
+def test_a_push_is_made_anew_for_each_attempt() -> None:
+    """A stream that was cut is sent again from its first frame."""
+    frames = [Frame(FrameType.PACK, b"x" * 100_000), Frame(FrameType.END, b"y")]
+    made = []
+
+    def make() -> list[Frame]:
+        made.append(1)
+        return frames
+
+    steps: list[bytes | str] = ["reset", answer(503, b""), answer(200, encode_taken(Taken(2, [])))]
+    with scripted(*steps) as (remote, script):
+        assert remote.frames(b"s" * 16, make) == Taken(2, [])
+        assert len(made) == 3
+        last = script.requests[-1]
+        assert all(each.body in last for each in frames)
+        assert f"/acme/v1/frames/{(b's' * 16).hex()} ".encode() in last
+
+
+def test_what_fails_while_a_stream_is_made_is_not_the_networks_fault() -> None:
+    """An error of the frames themselves is raised as it is, after one attempt."""
+
+    def make() -> Iterator[Frame]:
+        yield Frame(FrameType.END, b"")
+        raise Corrupt("our own store")
+
+    with scripted(GOOD) as (remote, script):
+        with pytest.raises(Corrupt, match="our own store"):
+            remote.frames(b"s" * 16, make)
+        assert script.waits == []
+
+
+def test_a_stream_that_breaks_off_is_the_readers_to_repeat() -> None:
+    """A cut in the middle of an answer's frames is Unavailable, and not tried again."""
+    from gsync.protocol.messages import Fetch
+
+    end = encode_frame(Frame(FrameType.END, b"\x91\0"))
+    with scripted(
+        answer(200, end * 2)[: -len(end)], answer(200, end + end), answer(200, end), GOOD
+    ) as (remote, script):
+        with pytest.raises(Unavailable, match="broke off"):
+            list(remote.fetch(Fetch([], [])))
+        with pytest.raises(StreamBroken, match="after the end"):
+            list(remote.fetch(Fetch([], [])))
+        assert [f.type for f in remote.fetch(Fetch([], []))] == [FrameType.END]
+        assert (script.waits, remote.traffic.round_trips) == ([], 3)
+
+
+def test_the_token_goes_into_one_header() -> None:
+    """The request has one Authorization header and few others; without a token, none."""
+    with scripted(GOOD) as (remote, script):
+        remote.hello(HELLO)
+    names = sorted(line.split(b":")[0].lower() for line in script.requests[0].split(b"\r\n")[1:6])
+    head = script.requests[0].partition(b"\r\n\r\n")[0]
+    assert names[0] == b"accept-encoding"
+    assert head.count(b"gs_secret") == 1
+    assert len(head) < 300
+    with scripted(GOOD, token=None) as (remote, script):
+        remote.hello(HELLO)
+    assert b"uthorization" not in script.requests[0]
+
+
+def test_netrc_and_proxies_do_not_touch_loopback(monkeypatch: pytest.MonkeyPatch, sealed) -> None:
+    """A login in ~/.netrc does not replace the token, and no proxy is asked for this machine."""
+    (sealed / ".netrc").write_text("default login somebody password secret\n")
+    (sealed / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with scripted(GOOD) as (remote, script):
+        remote.hello(HELLO)
+        assert b"Authorization: Bearer gs_secret" in script.requests[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "insecure"),
+    [
+        ("http://example.com/acme", False),
+        ("http://127.0.0.1.example.com/acme", False),
+        ("ftp://localhost/acme", True),
+        ("/a/path", True),
+        ("http://user:pass@localhost/acme", True),
+        ("https://example.com/", True),
+        ("https://example.com/a?b", True),
+    ],
+)
+def test_urls_that_are_refused(url: str, insecure: bool) -> None:
+    """What would show the token, or is no server, is refused before anything is sent."""
+    with pytest.raises(Invalid):
+        HttpRemote(url, "gs_secret", insecure_http=insecure)
+
+
+def test_plain_http_can_be_allowed() -> None:
+    """Loopback needs no leave, the rest takes it from the caller."""
+    HttpRemote("http://localhost/acme", "gs_secret").close()
+    HttpRemote("http://example.com/acme", "gs_secret", insecure_http=True).close()
+
+
+def test_nobody_listening_is_unavailable() -> None:
+    """A refused connection is Unavailable and says so."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    remote = HttpRemote(f"http://127.0.0.1:{port}/acme", None, sleep=lambda _: None)
+    with pytest.raises(Unavailable, match="refused"):
+        remote.hello(HELLO)
+    remote.close()
