@@ -180,9 +180,9 @@ def test_many_clients_fetch_at_once(server: RunningServer) -> None:
     first = commit(mine, random_tree(5, 200))
     push(server.connect("many"), mine, first)
 
-    def run(_: int) -> int:
+    def run(number: int) -> int:
         remote = server.connect("many")
-        copy, _ = clone(remote)
+        copy = clone(remote)[0]
         remote.close()
         return len(bodies(copy).keys() & bodies(mine).keys())
 
