@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -180,7 +180,17 @@ class Accounts:
         """Revoke the token with the id or the name `which`, from the next request on.
 
         Raises:
-            NotFound: no token that is not revoked has that id or name.
+            NotFound, Conflict: as `find_token` does.
+        """
+        token, now_us = self.find_token(which, tenant), self._now_us()
+        self._run("UPDATE token SET revoked_us = ? WHERE id = ?", (now_us, token.id))
+        return replace(token, revoked_us=now_us)
+
+    def find_token(self, which: str, tenant: str | None = None) -> Token:
+        """Return the token with the id or the name `which` that is not revoked.
+
+        Raises:
+            NotFound: there is none.
             Conflict: several have that name.
         """
         found = [
@@ -196,9 +206,7 @@ class Accounts:
                 f"{len(found)} tokens are named {which}",
                 hint="name one by its id: " + ", ".join(token.id for token in found),
             )
-        token, now_us = found[0], self._now_us()
-        self._run("UPDATE token SET revoked_us = ? WHERE id = ?", (now_us, token.id))
-        return Token(*(*_fields(token)[:-1], now_us))
+        return found[0]
 
     def authenticate(self, tenant: str, secret: str | None) -> Token:
         """Return the token that `secret` is, if it is a valid one of `tenant`.
@@ -289,13 +297,6 @@ def _create(data: Path, path: Path) -> None:
 
 def _digest(secret: str) -> bytes:
     return blake3(secret.encode("utf-8", "surrogateescape")).digest()
-
-
-def _fields(token: Token) -> tuple[Any, ...]:
-    return (
-        *(token.id, token.tenant, token.name, token.scope),
-        *(token.created_us, token.expires_us, token.revoked_us),
-    )
 
 
 def _translated(error: sqlite3.Error, path: Path) -> Corrupt | Unavailable:
