@@ -1,0 +1,332 @@
+"""Results -> text, tables or one JSON document; errors -> exit codes.
+
+Results go to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from gsync.cli.app import App
+from gsync.errors import (
+    Conflict,
+    Corrupt,
+    Denied,
+    GsyncError,
+    Invalid,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
+
+JSON_FORMAT = 1
+
+DONE = 0
+DIFFERENT = 1
+INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+# 10-cli, section 3. Looked up with isinstance, so that every error of a kind has its code.
+EXIT_CODES: dict[type[GsyncError], int] = {
+    Invalid: 2,
+    TooLarge: 2,
+    Denied: 3,
+    NotFound: 4,
+    Conflict: 5,
+    Corrupt: 6,
+    Unavailable: 7,
+}
+
+# A command that is done sooner shows no progress, and does not load what draws it.
+_PROGRESS_AFTER_S = 0.5
+
+
+def exit_code(error: GsyncError) -> int:
+    """Return the exit code of an error's kind."""
+    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), INTERNAL)
+
+
+# --- Results -------------------------------------------------------------------------
+
+
+def emit(
+    app: App,
+    document: dict[str, Any],
+    text: Callable[[], Iterable[str]],
+    *,
+    report: bool = False,
+) -> None:
+    """Print the result: `document` with --json, else the lines of `text`.
+
+    Args:
+        document: Without `format`, which is added.
+        text: Called only when text is wanted.
+        report: The text only tells what was done, so that -q leaves it out.
+    """
+    if app.options.json:
+        print_json(document)
+    elif not (report and app.options.quiet):
+        for line in text():
+            sys.stdout.write(line + "\n")
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print `document` as one JSON document with its format number."""
+    import json
+
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    text = json.dumps(
+        {"format": JSON_FORMAT, **document}, ensure_ascii=not utf8, indent=2, default=_plain
+    )
+    sys.stdout.write(text + "\n")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return key_json(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    return str(value)
+
+
+def note(app: App, text: str) -> None:
+    """Tell the user something beside the result, unless -q."""
+    if not app.options.quiet:
+        click.echo(text, err=True)
+
+
+def detail(app: App, text: str) -> None:
+    """Tell the user something that only -v asks for."""
+    if app.options.verbose:
+        click.echo(text, err=True)
+
+
+def warn(app: App, text: str) -> None:
+    """Tell the user what may be wrong, even with -q."""
+    click.echo(f"warning: {text}", err=True)
+
+
+def paint(app: App, text: str, color: str) -> str:
+    """Return `text` in that colour of click's where colours are wanted."""
+    return click.style(text, fg=color) if app.color else text
+
+
+def table(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> Iterator[str]:
+    """Yield `rows` as lines of aligned columns, the header above them where there is one."""
+    lines = [header, *rows] if header else list(rows)
+    widths = [max(map(_cells, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (c + " " * (width - _cells(c)) for c, width in zip(line, widths, strict=True))
+        yield "  ".join(padded).rstrip()
+
+
+def _cells(text: str) -> int:
+    if text.isascii() and text.isprintable():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(click.unstyle(text))
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people: `17 B`, `1.5 KiB`."""
+    if count < 1024:
+        return f"{count} B"
+    value = float(count)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        value /= 1024
+        if value < 1023.95:
+            return f"{value:.1f} {unit}"
+    return f"{value / 1024:.1f} PiB"
+
+
+def short(oid: bytes) -> str:
+    """Return the digits of an id that are enough for people."""
+    return oid.hex()[:12]
+
+
+def when(time_us: int) -> str:
+    """Return microseconds since 1970 as RFC 3339 in UTC; the fraction only where there is one."""
+    from datetime import UTC, datetime, timedelta
+
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)
+    except OverflowError:  # a manifest's time is a claim, and may be any number
+        return f"{time_us} us"
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def key_json(key: bytes) -> str | dict[str, str]:
+    """Return a key for JSON: as text, or its hex form where it is not UTF-8."""
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return {"hex": key.hex()}
+
+
+@contextmanager
+def progress(
+    app: App, description: str, total: int | None = None, *, in_bytes: bool = False
+) -> Iterator[Callable[[int], None] | None]:
+    """Give the block a function to be told how far it is, or None where nobody watches.
+
+    Args:
+        total: What the function is told at the end, where that is known.
+        in_bytes: Numbers are bytes, and are shown with their speed.
+    """
+    if not app.progress:
+        yield None
+        return
+    import time
+
+    bars: list[tuple[Any, Any]] = []
+    began = time.monotonic()
+
+    def advance(done: int) -> None:
+        if not bars:
+            if time.monotonic() - began < _PROGRESS_AFTER_S:
+                return
+            bars.append(_start_bar(app, description, total, in_bytes=in_bytes))
+        bar, task = bars[0]
+        bar.update(task, completed=done)
+
+    try:
+        yield advance
+    finally:
+        for bar, _ in bars:
+            bar.stop()
+
+
+def _start_bar(app: App, description: str, total: int | None, *, in_bytes: bool) -> tuple[Any, Any]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TransferSpeedColumn,
+    )
+
+    columns: list[ProgressColumn] = [TextColumn("{task.description}")]
+    if total is None:
+        counted = "{task.completed:,}"
+        columns += [DownloadColumn() if in_bytes else TextColumn(counted)]
+    else:
+        columns += [BarColumn(), DownloadColumn() if in_bytes else MofNCompleteColumn()]
+    columns += [TransferSpeedColumn()] if in_bytes else []
+    console = Console(stderr=True, no_color=app.options.no_color or app.environment.no_color)
+    bar = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+    bar.start()
+    return bar, bar.add_task(description, total=total)
+
+
+# --- Errors --------------------------------------------------------------------------
+
+
+def report_error(error: GsyncError, *, json: bool) -> int:
+    """Print `error` as 10-cli, section 3 says; return its exit code."""
+    _print_error(error.kind, error.message, error.hint, error.details, json=json)
+    return exit_code(error)
+
+
+def report_usage(error: click.ClickException, *, json: bool) -> int:
+    """Print what click says about wrong usage in the form of every other error."""
+    message, hint = _usage(error)
+    _print_error(Invalid.kind, message, hint, {}, json=json)
+    return EXIT_CODES[Invalid]
+
+
+def _usage(error: click.ClickException) -> tuple[str, str | None]:
+    ctx = getattr(error, "ctx", None)
+    hint = f"see '{ctx.command_path} --help'" if ctx else None
+    if isinstance(error, click.NoSuchOption):
+        guess = (error.possibilities or [None])[0]
+        hint = f"did you mean {guess}?" if guess else hint
+        return f"no such option: {error.option_name}", hint
+    text = " ".join(error.format_message().split()).removesuffix(".")
+    return text[:1].lower() + text[1:], getattr(error, "hint", None) or hint
+
+
+def report_internal(error: BaseException, *, json: bool, verbose: bool) -> int:
+    """Print one line about a defect of gsync, and the traceback only with -v."""
+    if verbose:
+        import traceback
+
+        sys.stderr.write("".join(traceback.format_exception(error)))
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    hint = "please report this" + ("" if verbose else ", with what the same command prints with -v")
+    _print_error("internal", f"internal error: {what}", hint, {}, json=json)
+    return INTERNAL
+
+
+def report_interrupted(*, json: bool) -> int:
+    """Print that the user stopped the command."""
+    _print_error("interrupted", "interrupted", None, {}, json=json)
+    return INTERRUPTED
+
+
+def _print_error(
+    kind: str, message: str, hint: str | None, details: dict[str, Any], *, json: bool
+) -> None:
+    if json:
+        error = {"kind": kind, "message": message, "hint": hint, "details": details}
+        print_json({"error": error})
+        return
+    click.echo(f"gsync: {_one_line(message)}", err=True)
+    if hint:
+        click.echo(f"hint: {_one_line(hint)}", err=True)
+
+
+def _one_line(text: str) -> str:
+    """Return `text` without what would start a line or steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+# errno -> the kind of failure, and what can be done about it. Others are Unavailable.
+_OS_ERRORS: dict[int, tuple[type[GsyncError], str | None]] = {
+    errno.EACCES: (Denied, "check who owns it and its mode"),
+    errno.EPERM: (Denied, "check who owns it and its mode"),
+    errno.EROFS: (Denied, "the file system is mounted read-only"),
+    errno.ENOENT: (NotFound, None),
+    errno.ENOTDIR: (NotFound, None),
+    errno.EEXIST: (Conflict, None),
+    errno.ENOTEMPTY: (Conflict, None),
+    errno.EISDIR: (Invalid, "name a file, not a directory"),
+    errno.EINVAL: (Invalid, None),
+    errno.ELOOP: (Invalid, None),
+    errno.ENAMETOOLONG: (Invalid, None),
+    errno.EFBIG: (TooLarge, "the file system does not hold files of this size"),
+    errno.ENOSPC: (Unavailable, "make room on the disk, then try again"),
+    errno.EDQUOT: (Unavailable, "your quota is used up; make room, then try again"),
+    errno.EMFILE: (Unavailable, "raise the limit of open files: ulimit -n"),
+    errno.ENFILE: (Unavailable, None),
+    errno.EIO: (Unavailable, "check the disk, then run 'gsync verify'"),
+    errno.EADDRINUSE: (Unavailable, "choose another port with --port"),
+}
+
+
+def from_os_error(error: OSError) -> GsyncError:
+    """Return what the operating system said as one of the seven kinds."""
+    from gsync.paths import show_path
+
+    kind, hint = _OS_ERRORS.get(error.errno or 0, (Unavailable, None))
+    what = (error.strerror or str(error) or type(error).__name__).strip()
+    names: list[str] = []
+    for name in (error.filename, error.filename2):
+        if isinstance(name, (str, bytes)):
+            raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
+            names.append(show_path(raw))
+    where = f"{' -> '.join(names)}: " if names else ""
+    return kind(f"{where}{what[:1].lower()}{what[1:]}", hint=hint, errno=error.errno)
