@@ -169,9 +169,7 @@ class NoRemote(NotFound):
 # --- Reading -------------------------------------------------------------------------
 
 
-def load_config(
-    root: Path, workdir: Path, environ: Mapping[str, str] | None = None
-) -> Config:
+def load_config(root: Path, workdir: Path, environ: Mapping[str, str] | None = None) -> Config:
     """Return what the files of one repository and the environment say; files may be absent.
 
     Args:
@@ -264,7 +262,9 @@ def _remote(name: str, table: _Table) -> Remote:
         check_remote_name(name)
         remote.location()
     except Invalid as error:
-        raise InvalidConfig(table.file, f"remotes.{name}: {error.message}", hint=error.hint) from error
+        raise InvalidConfig(
+            table.file, f"remotes.{name}: {error.message}", hint=error.hint
+        ) from error
     return remote
 
 
@@ -274,7 +274,9 @@ def _limits(table: _Table) -> Limits:
         connect_s=table.whole("connect_s", standard.connect_s, 1, 3600),
         stall_s=table.whole("stall_s", standard.stall_s, 1, 3600),
         attempts=table.whole("attempts", standard.attempts, 1, 100),
-        import_entries_max=table.whole("import_entries_max", standard.import_entries_max, 1, 1 << 40),
+        import_entries_max=table.whole(
+            "import_entries_max", standard.import_entries_max, 1, 1 << 40
+        ),
         import_bytes_max=table.whole("import_bytes_max", standard.import_bytes_max, 1, 1 << 60),
         import_ratio_max=table.whole("import_ratio_max", standard.import_ratio_max, 1, 1 << 20),
     )
@@ -379,7 +381,9 @@ def _parse(data: bytes, shown: str) -> dict[str, Any]:
 # --- What a tracked file must not hold -----------------------------------------------
 
 _CONNECTS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[^/\s]+@[^/\s]+:")
-_COMMANDS = frozenset(("cmd", "command", "commands", "exec", "hook", "hooks", "run", "script", "shell"))
+_COMMANDS = frozenset(
+    ("cmd", "command", "commands", "exec", "hook", "hooks", "run", "script", "shell")
+)
 _ADDRESSES = frozenset(("dsn", "host", "password", "remote", "remotes", "secret", "token", "url"))
 _ELSEWHERE = f"put it into .gsync/{LOCAL_FILE}, which a pull cannot change"
 
@@ -401,7 +405,9 @@ def _refuse_outside(value: object, file: str, where: str) -> None:
 def _refuse_key(key: str, file: str, where: str) -> None:
     words = set(re.split(r"[^a-z]+", key.lower()))
     if words & _COMMANDS:
-        raise InvalidConfig(file, f"{where}: a tracked file must not name commands", hint=_ELSEWHERE)
+        raise InvalidConfig(
+            file, f"{where}: a tracked file must not name commands", hint=_ELSEWHERE
+        )
     if words & _ADDRESSES:
         raise InvalidConfig(
             file, f"{where}: a tracked file must not name addresses or secrets", hint=_ELSEWHERE

@@ -17,7 +17,9 @@ _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _REMOTE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _HEX_ONLY = re.compile(r"[0-9A-Fa-f]{4,}")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-_HOST = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+_HOST = re.compile(
+    r"([A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?"
+)
 _LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PORTS = {"http": 80, "https": 443}

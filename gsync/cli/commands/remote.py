@@ -1,0 +1,128 @@
+"""`gsync remote`: other stores by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from gsync.cli.app import (
+    App,
+    Group,
+    dry_run_option,
+    insecure_option,
+    pass_app,
+    token_file_option,
+)
+from gsync.cli.output import emit, short, table
+
+
+@click.group(cls=Group)
+def remote() -> None:
+    """List, add and remove other stores"""
+
+
+@remote.command("add")
+@click.argument("name")
+@click.argument("url")
+@token_file_option
+@insecure_option
+@dry_run_option
+@pass_app
+def add(
+    app: App, name: str, url: str, token_file: str | None, insecure_http: bool, dry_run: bool
+) -> None:
+    """Call the store at URL by NAME
+
+    URL is http(s)://HOST[:PORT]/TENANT, file:///PATH or a path. --token-file is remembered.
+    """
+    from gsync.config import Remote, add_remote
+    from gsync.errors import Conflict
+    from gsync.urls import HttpUrl, check_remote_name, parse_url
+
+    check_remote_name(name)
+    where = parse_url(url, insecure_http=insecure_http)
+    # Read from another directory, a relative path would lead elsewhere.
+    text = str(where) if isinstance(where, HttpUrl) else str(app.directory / where.path)
+    if token_file is not None:
+        token_file = str(app.directory / token_file)
+    repo = app.repository()
+    with repo.locked(app.command):
+        if dry_run:
+            if name in repo.config.remotes:
+                raise Conflict(f"a remote is called {name!r} already")
+        else:
+            add_remote(repo.workdir, name, Remote(text, token_file, insecure_http))
+    emit(
+        app,
+        {"name": name, "url": text},
+        lambda: [f"{'would add' if dry_run else 'added'} {name}: {text}"],
+        report=True,
+    )
+
+
+@remote.command("list")
+@pass_app
+def list_(app: App) -> None:
+    """List the remotes and their URLs"""
+    remotes = app.repository(read_only=True).config.remotes
+    rows = [(name, remotes[name].url) for name in sorted(remotes)]
+    emit(
+        app,
+        {"remotes": [{"name": name, "url": url} for name, url in rows]},
+        lambda: table(rows),
+    )
+
+
+@remote.command("remove")
+@click.argument("name")
+@dry_run_option
+@pass_app
+def remove(app: App, name: str, dry_run: bool) -> None:
+    """Forget the store called NAME; nothing is removed there"""
+    from gsync.config import remove_remote
+
+    repo = app.repository()
+    with repo.locked(app.command):
+        url = repo.config.remote(name).url
+        if not dry_run:
+            remove_remote(repo.workdir, name)
+    emit(
+        app,
+        {"name": name, "url": url},
+        lambda: [f"{'would remove' if dry_run else 'removed'} {name}: {url}"],
+        report=True,
+    )
+
+
+@remote.command("show")
+@click.argument("name")
+@token_file_option
+@pass_app
+def show(app: App, name: str, token_file: str | None) -> None:
+    """Show a remote: its URL, where its token comes from, and its refs as last seen"""
+    from gsync.cli.credentials import find_token_and_source
+    from gsync.urls import HttpUrl
+
+    repo = app.repository(read_only=True)
+    known = repo.config.remote(name)
+    where = known.location()
+    source = None
+    if isinstance(where, HttpUrl):
+        source = find_token_and_source(where, token_file, app.environment, known.token_file)[1]
+    refs = dict(sorted(repo.store.tracking(name).items()))
+    document: dict[str, Any] = {
+        "name": name,
+        "url": known.url,
+        "insecure_http": known.insecure_http,
+        "token": source,
+        "refs": {ref: oid.hex() for ref, oid in refs.items()},
+    }
+
+    def text() -> list[str]:
+        rows = [("url", known.url)]
+        if isinstance(where, HttpUrl):
+            rows.append(("token", source or "none; see 'gsync login'"))
+        return [*table([*rows, *((f"{name}/{ref}", short(oid)) for ref, oid in refs.items())])]
+
+    emit(app, document, text)
