@@ -26,7 +26,7 @@ AUTHOR_BYTES_MAX = 255  # 04-manifest, rule 5
 
 SHARED_TEMPLATE = """\
 # What everybody who works on this content must agree on. This file is tracked.
-# Addresses, commands and paths out of this folder belong in .gsync/config.toml and are refused here.
+# Addresses, commands and paths out of this folder are refused here: see .gsync/config.toml.
 # Every setting: spec/09-config.md.
 
 version = 1

@@ -8,20 +8,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property, update_wrapper
-from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 import click
 
 from gsync.errors import NotFound
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
     from gsync.config import Environment
+    from gsync.objects.oid import ObjectId
     from gsync.sync.repository import Repository
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Wrapper = Callable[[Callable[P, R]], Callable[P, R]]
 
 
 class Options(NamedTuple):
@@ -36,38 +39,45 @@ class Options(NamedTuple):
 
 
 class App:
-    """What a command gets as its first argument.
+    """What a command gets from `click.pass_obj`; parsing fills it in before the command runs.
 
     Attributes:
         options: What was asked for everywhere.
-        dashed: How many arguments stood after `--`, or None where there was no `--`.
-        command: The command's full name, as the operation and the lock know it.
+        dashed: How many arguments stand after `--`, or None where there is no `--`.
     """
 
-    def __init__(self, options: Options, *, dashed: int | None = None, command: str = "gsync"):
-        self.options = options
-        self.dashed = dashed
-        self.command = command
-        self._opened: Repository | None = None
+    def __init__(self, args: Sequence[str] = ()) -> None:
+        at = list(args).index("--") if "--" in args else len(args)
+        self.dashed = None if at == len(args) else len(args) - at - 1
+        # Known before parsing: an error on the way there has a form too.
+        before = args[:at]
+        self.options = Options(
+            json="--json" in before, verbose="-v" in before or "--verbose" in before
+        )
 
-    def repository(self, *, read_only: bool = False) -> Repository:
-        """Return the repository that the working directory lies in; opened once, closed at exit.
+    def enter(self) -> None:
+        """Go where -C says, so that every path means what it would mean there.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such directory.
         """
-        if self._opened is None:
-            from gsync.sync.repository import open_repository
-
-            self._opened = open_repository(self.directory, read_only=read_only)
-        return self._opened
+        if self.options.directory:
+            try:
+                os.chdir(self.options.directory)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise NotFound(f"no such directory: {self.options.directory}") from error
 
     @property
-    def directory(self) -> Any:
-        """The directory that the command works in, as a Path: -C has taken effect."""
+    def directory(self) -> Path:
+        """The directory that the command works in; -C has taken effect."""
         from pathlib import Path
 
         return Path.cwd()
+
+    @property
+    def json(self) -> bool:
+        """Whether the result is one JSON document."""
+        return self.options.json
 
     @cached_property
     def environment(self) -> Environment:
@@ -83,47 +93,95 @@ class App:
             return False
         return not self.environment.no_color
 
-    @property
-    def progress(self) -> bool:
-        """Whether progress is shown: on a terminal, unless somebody minds."""
-        unwanted = self.options.no_progress or self.options.json or self.options.quiet
-        return not unwanted and sys.stderr.isatty()
+    def open(self, *, read_only: bool = False) -> Repository:
+        """Open the repository that the directory lies in; the caller closes it.
 
-    def split_dashes(self, args: Sequence[str]) -> tuple[list[str], list[str] | None]:
-        """Return the arguments before and after `--`; None after it where there was no `--`."""
-        if self.dashed is None:
-            return list(args), None
-        at = len(args) - self.dashed
-        return list(args[:at]), list(args[at:])
+        Raises:
+            NotFound: there is none.
+        """
+        from gsync.sync.repository import open_repository
 
-    def close(self) -> None:
-        """Close what was opened."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        return open_repository(self.directory, read_only=read_only)
 
+    def progress(
+        self, label: str, unit: str
+    ) -> AbstractContextManager[Callable[[int], None] | None]:
+        """Give a block the function to call with the number of `unit` done, or None."""
+        from gsync.cli.output import progress
 
-class Parsed:
-    """What parsing has found so far; click hands it down as `ctx.obj`."""
+        return progress(self, label, unit)
 
-    def __init__(self, args: Sequence[str] = ()) -> None:
-        before = args[: args.index("--")] if "--" in args else args
-        # Known before parsing: an error on the way there has a form too.
-        self.options = Options(
-            json="--json" in before, verbose="-v" in before or "--verbose" in before
-        )
-        self.dashed: int | None = None
-        self.app: App | None = None
+    def exit(self, code: int) -> NoReturn:
+        """End the command with that exit code."""
+        raise click.exceptions.Exit(code)
 
-    def start(self, command: str) -> App:
-        """Return the command's App, in the directory that -C names."""
-        if self.options.directory:
-            try:
-                os.chdir(self.options.directory)
-            except (FileNotFoundError, NotADirectoryError) as error:
-                raise NotFound(f"no such directory: {self.options.directory}") from error
-        self.app = App(self.options, dashed=self.dashed, command=command)
-        return self.app
+    def key(self, repo: Repository, text: str) -> bytes:
+        """Return the key of a path that the user typed; empty for the top of the folder.
+
+        Raises:
+            Invalid: it leads out of the folder.
+        """
+        from gsync.errors import Invalid
+        from gsync.paths import check_path
+
+        # In a bare store there is no folder, and paths are keys as they stand.
+        root = os.sep if repo.bare else os.fspath(repo.root)
+        path = os.path.normpath(os.path.join(root if repo.bare else os.getcwd(), text))
+        relative = os.path.relpath(path, root)
+        if relative == ".":
+            return b""
+        if relative == ".." or relative.startswith("../"):
+            raise Invalid(f"{text} is outside of {root}", path=text)
+        key = os.fsencode(relative)
+        check_path(key)
+        return key
+
+    def keys(self, repo: Repository, texts: Iterable[str]) -> list[bytes]:
+        """Return the keys of paths that the user typed."""
+        return [self.key(repo, text) for text in texts]
+
+    def resolve(self, repo: Repository, text: str) -> ObjectId:
+        """Return the manifest that `text` names, or raise NotFound or Invalid."""
+        from gsync.sync.revisions import resolve
+
+        return resolve(repo.store, text)
+
+    def split_revisions(
+        self, repo: Repository, arguments: Sequence[str], *, most: int
+    ) -> tuple[list[str], list[bytes]]:
+        """Return which arguments are revisions, at most `most` leading ones, and the others' keys.
+
+        With `--` what stands before it are revisions and what stands after it paths.
+
+        Raises:
+            Invalid: an argument is both, or more than `most` stand before `--`.
+            NotFound: an argument is neither.
+        """
+        from gsync.errors import Invalid
+
+        if self.dashed is not None:
+            at = len(arguments) - self.dashed
+            if at > most:
+                raise Invalid(f"expected at most {most} revision(s) before '--', found {at}")
+            return list(arguments[:at]), self.keys(repo, arguments[at:])
+        count = 0
+        while count < min(most, len(arguments)) and self._is_revision(repo, arguments[count]):
+            if os.path.lexists(arguments[count]):
+                raise Invalid(
+                    f"{arguments[count]!r} is both a revision and a path",
+                    hint="put '--' between revisions and paths",
+                )
+            count += 1
+        return list(arguments[:count]), self.keys(repo, arguments[count:])
+
+    def _is_revision(self, repo: Repository, text: str) -> bool:
+        try:
+            self.resolve(repo, text)
+        except NotFound:
+            if os.path.lexists(text) or "/" in text or "." in text:
+                return False
+            raise
+        return True
 
 
 class EverywhereOption(click.Option):
@@ -131,7 +189,7 @@ class EverywhereOption(click.Option):
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    if not value or ctx.resilient_parsing or not isinstance(ctx.obj, Parsed):
+    if not value or ctx.resilient_parsing or not isinstance(ctx.obj, App):
         return
     assert param.name is not None
     if param.name == "directory":  # each is relative to the one before it
@@ -154,7 +212,8 @@ def _everywhere() -> list[click.Parameter]:
 
 
 def _write_options(command: click.Command, ctx: click.Context, to: click.HelpFormatter) -> None:
-    own, everywhere = [], []
+    own: list[tuple[str, str]] = []
+    everywhere: list[tuple[str, str]] = []
     for param in command.get_params(ctx):
         record = param.get_help_record(ctx)
         if record is not None and not isinstance(param, click.Argument):
@@ -166,21 +225,24 @@ def _write_options(command: click.Command, ctx: click.Context, to: click.HelpFor
 
 
 class Command(click.Command):
-    """A command that also takes the options of everywhere, and knows where `--` stood."""
+    """A command that also takes the options of everywhere, and runs where -C says."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params += _everywhere()
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, and count what stands after `--`."""
-        if isinstance(ctx.obj, Parsed):
-            ctx.obj.dashed = len(args) - args.index("--") - 1 if "--" in args else None
-        return super().parse_args(ctx, args)
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run in the directory that -C names."""
+        if isinstance(ctx.obj, App):
+            ctx.obj.enter()
+        return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write its own options, then those of everywhere."""
         _write_options(self, ctx, formatter)
+
+
+command = partial(click.command, cls=Command)
 
 
 class Group(click.Group):
@@ -211,6 +273,9 @@ class Group(click.Group):
         _write_options(self, ctx, formatter)
 
 
+group = partial(click.group, cls=Group)
+
+
 class NoCommand(click.UsageError):
     """No command is called so."""
 
@@ -220,17 +285,6 @@ class NoCommand(click.UsageError):
         super().__init__(f"no such command: {within} {name}")
         guess = difflib.get_close_matches(name, list(known), 1)
         self.hint = f"did you mean '{within} {guess[0]}'?" if guess else f"see '{within} --help'"
-
-
-def pass_app(function: Callable[Concatenate[App, P], R]) -> Callable[P, R]:
-    """Give a command its App as the first argument, in the directory that -C names."""
-
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        ctx = click.get_current_context()
-        parsed = ctx.find_object(Parsed) or Parsed()
-        return function(parsed.start(ctx.command_path), *args, **kwargs)
-
-    return update_wrapper(call, function)
 
 
 def dry_run_option(function: Callable[P, R]) -> Callable[P, R]:

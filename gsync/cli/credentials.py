@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gsync.config import Environment, expand, write_file
+from gsync.config import environment as read_environment
 from gsync.errors import Invalid, NotFound, TooLarge, Unavailable
 from gsync.urls import HttpUrl
 
@@ -22,31 +23,32 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header carries
 
 
 def find_token(
-    url: HttpUrl, token_file: str | None, environment: Environment, configured: str | None = None
+    url: str, token_file: str | os.PathLike[str] | None, environment: Environment | None = None
 ) -> str | None:
     """Return the token for `url`, or None where nobody gave one.
 
     Args:
-        token_file: What `--token-file` names; it wins over GSYNC_TOKEN.
-        configured: The remote's `token_file`; it wins over what login stored.
+        url: A server's tenant; whether plain http may carry a token is not decided here.
+        token_file: What `--token-file`, else the remote, names; it wins over GSYNC_TOKEN.
+        environment: The process's, unless given.
     """
-    return find_token_and_source(url, token_file, environment, configured)[0]
+    return find_token_and_source(url, token_file, environment)[0]
 
 
 def find_token_and_source(
-    url: HttpUrl, token_file: str | None, environment: Environment, configured: str | None = None
+    url: str, token_file: str | os.PathLike[str] | None, environment: Environment | None = None
 ) -> tuple[str | None, str | None]:
     """Return the token as `find_token` does, and in words where it came from."""
+    environment = environment or read_environment(os.environ)
+    where = str(server_url(url, insecure_http=True))
     if token_file is not None:
-        return read_token(token_file), "--token-file"
+        return read_token(expand(os.fspath(token_file))), "token file"
     if environment.token is not None:
         return check_token(environment.token, "GSYNC_TOKEN"), "GSYNC_TOKEN"
-    if configured is not None:
-        return read_token(expand(configured)), "token_file"
-    stored = _load(tokens_path(environment)).get(str(url))
+    stored = _load(tokens_path(environment)).get(where)
     if stored is not None:
         return check_token(stored, "tokens.toml"), "tokens.toml"
-    stored = _from_keyring(url)
+    stored = _from_keyring(where)
     return (None, None) if stored is None else (stored, "keyring")
 
 
@@ -149,12 +151,12 @@ def _keyring() -> Any | None:
         return None
 
 
-def _from_keyring(url: HttpUrl) -> str | None:
+def _from_keyring(url: str) -> str | None:
     keyring = _keyring()
     if keyring is None:
         return None
     try:
-        found: str | None = keyring.get_password(KEYRING_SERVICE, str(url))
+        found: str | None = keyring.get_password(KEYRING_SERVICE, url)
         return found
     except Exception as error:  # backends raise what they like
         raise Unavailable(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 import click
 
 from gsync import __version__
-from gsync.cli.app import Group, Parsed
+from gsync.cli.app import App, Group
 from gsync.errors import GsyncError
 
 COMPLETE_VARIABLE = "_GSYNC_COMPLETE"
@@ -80,7 +80,7 @@ def _load(target: str) -> click.Command:
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
-    if isinstance(ctx.obj, Parsed) and ctx.obj.options.json:
+    if isinstance(ctx.obj, App) and ctx.obj.options.json:
         from gsync.cli.output import print_json
 
         print_json({"version": __version__})
@@ -122,31 +122,27 @@ def main() -> NoReturn:
 def run(args: Sequence[str]) -> int:
     """Run one command line and return the exit code; never raises."""
     _tolerate_any_text((sys.stdout, sys.stderr))
-    parsed = Parsed(args)
+    app = App(args)
     try:
-        try:
-            code = _invoke(args, parsed)
-        finally:
-            if parsed.app is not None:
-                parsed.app.close()
+        code = _invoke(args, app)
     except BaseException as error:  # every way to fail ends here, as an exit code
-        code = _failed(error, parsed)
+        code = _failed(error, app)
     return _flush(code)
 
 
-def _invoke(args: Sequence[str], parsed: Parsed) -> int:
+def _invoke(args: Sequence[str], app: App) -> int:
     try:
-        with cli.make_context("gsync", list(args), obj=parsed) as ctx:
+        with cli.make_context("gsync", list(args), obj=app) as ctx:
             result: object = cli.invoke(ctx)
     except click.exceptions.Exit as done:
         return done.exit_code
     return result if isinstance(result, int) else 0
 
 
-def _failed(error: BaseException, parsed: Parsed) -> int:
+def _failed(error: BaseException, app: App) -> int:
     from gsync.cli import output
 
-    json, verbose = parsed.options.json, parsed.options.verbose
+    json, verbose = app.options.json, app.options.verbose
     try:
         if isinstance(error, GsyncError):
             if verbose:

@@ -9,7 +9,7 @@ import errno
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,9 @@ from gsync.errors import (
     TooLarge,
     Unavailable,
 )
+
+if TYPE_CHECKING:
+    from gsync.replicas.base import Notice
 
 JSON_FORMAT = 1
 
@@ -113,7 +116,7 @@ def warn(app: App, text: str) -> None:
     click.echo(f"warning: {text}", err=True)
 
 
-def paint(app: App, text: str, color: str) -> str:
+def style(app: App, text: str, color: str) -> str:
     """Return `text` in that colour of click's where colours are wanted."""
     return click.style(text, fg=color) if app.color else text
 
@@ -171,17 +174,30 @@ def key_json(key: bytes) -> str | dict[str, str]:
         return {"hex": key.hex()}
 
 
+def notices(app: App, found: Sequence[Notice], *, brief: bool = False) -> Iterator[str]:
+    """Yield what a scan noticed: a line for each, or when brief one for each sort."""
+    from gsync.paths import show_path
+
+    if not brief:
+        for one in found:
+            yield f"{style(app, '!', 'yellow')} {show_path(one.path)}: {one.text}"
+        return
+    sorts: dict[str, int] = {}
+    for one in found:
+        sorts[one.code] = sorts.get(one.code, 0) + 1
+    for code, count in sorted(sorts.items()):
+        yield f"{style(app, '!', 'yellow')} {count} path(s): {code}; 'gsync status' lists them"
+
+
 @contextmanager
-def progress(
-    app: App, description: str, total: int | None = None, *, in_bytes: bool = False
-) -> Iterator[Callable[[int], None] | None]:
+def progress(app: App, label: str, unit: str) -> Iterator[Callable[[int], None] | None]:
     """Give the block a function to be told how far it is, or None where nobody watches.
 
     Args:
-        total: What the function is told at the end, where that is known.
-        in_bytes: Numbers are bytes, and are shown with their speed.
+        unit: What the numbers count, such as files; for `bytes` the speed is shown too.
     """
-    if not app.progress:
+    unwanted = app.options.no_progress or app.options.json or app.options.quiet
+    if unwanted or not sys.stderr.isatty():
         yield None
         return
     import time
@@ -193,7 +209,7 @@ def progress(
         if not bars:
             if time.monotonic() - began < _PROGRESS_AFTER_S:
                 return
-            bars.append(_start_bar(app, description, total, in_bytes=in_bytes))
+            bars.append(_start_bar(app, label, unit))
         bar, task = bars[0]
         bar.update(task, completed=done)
 
@@ -204,12 +220,10 @@ def progress(
             bar.stop()
 
 
-def _start_bar(app: App, description: str, total: int | None, *, in_bytes: bool) -> tuple[Any, Any]:
+def _start_bar(app: App, label: str, unit: str) -> tuple[Any, Any]:
     from rich.console import Console
     from rich.progress import (
-        BarColumn,
         DownloadColumn,
-        MofNCompleteColumn,
         Progress,
         ProgressColumn,
         TextColumn,
@@ -218,16 +232,14 @@ def _start_bar(app: App, description: str, total: int | None, *, in_bytes: bool)
     )
 
     columns: list[ProgressColumn] = [TextColumn("{task.description}")]
-    if total is None:
-        counted = "{task.completed:,}"
-        columns += [DownloadColumn() if in_bytes else TextColumn(counted)]
+    if unit == "bytes":
+        columns += [DownloadColumn(), TransferSpeedColumn()]
     else:
-        columns += [BarColumn(), DownloadColumn() if in_bytes else MofNCompleteColumn()]
-    columns += [TransferSpeedColumn()] if in_bytes else []
+        columns += [TextColumn(f"{{task.completed:,}} {unit}")]
     console = Console(stderr=True, no_color=app.options.no_color or app.environment.no_color)
     bar = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
     bar.start()
-    return bar, bar.add_task(description, total=total)
+    return bar, bar.add_task(label, total=None)
 
 
 # --- Errors --------------------------------------------------------------------------
@@ -250,8 +262,8 @@ def _usage(error: click.ClickException) -> tuple[str, str | None]:
     ctx = getattr(error, "ctx", None)
     hint = f"see '{ctx.command_path} --help'" if ctx else None
     if isinstance(error, click.NoSuchOption):
-        guess = (error.possibilities or [None])[0]
-        hint = f"did you mean {guess}?" if guess else hint
+        if error.possibilities:
+            hint = f"did you mean {error.possibilities[0]}?"
         return f"no such option: {error.option_name}", hint
     text = " ".join(error.format_message().split()).removesuffix(".")
     return text[:1].lower() + text[1:], getattr(error, "hint", None) or hint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gsync.cli.app import App, Command, pass_app
+from gsync.cli.app import App, command
 from gsync.cli.output import emit
 from gsync.errors import Invalid
 
@@ -16,9 +16,9 @@ INSTRUCTIONS = {
 }
 
 
-@click.command(cls=Command)
+@command()
 @click.argument("shell", required=False, type=click.Choice(list(INSTRUCTIONS)))
-@pass_app
+@click.pass_obj
 def completion(app: App, shell: str | None) -> None:
     """Print what completes gsync's commands in SHELL, or how to switch it on"""
     if shell is None:

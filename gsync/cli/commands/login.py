@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import click
 
-from gsync.cli.app import App, Command, dry_run_option, insecure_option, pass_app, token_file_option
+from gsync.cli.app import App, command, dry_run_option, insecure_option, token_file_option
 from gsync.cli.output import emit
 from gsync.errors import NotFound
 
 
-@click.command(cls=Command)
+@command()
 @click.argument("url")
 @token_file_option
 @insecure_option
 @dry_run_option
-@pass_app
+@click.pass_obj
 def login(app: App, url: str, token_file: str | None, insecure_http: bool, dry_run: bool) -> None:
     """Keep the token for the server's tenant at URL
 
@@ -38,10 +38,10 @@ def login(app: App, url: str, token_file: str | None, insecure_http: bool, dry_r
     )
 
 
-@click.command(cls=Command)
+@command()
 @click.argument("url")
 @dry_run_option
-@pass_app
+@click.pass_obj
 def logout(app: App, url: str, dry_run: bool) -> None:
     """Forget the token for the server's tenant at URL"""
     from gsync.cli.credentials import drop_token, find_token_and_source, server_url
@@ -51,7 +51,7 @@ def logout(app: App, url: str, dry_run: bool) -> None:
     if dry_run:
         # What the environment holds is not ours to forget.
         home = {"XDG_CONFIG_HOME": str(app.environment.config_home)}
-        found = find_token_and_source(where, None, environment(home))[0] is not None
+        found = find_token_and_source(str(where), None, environment(home))[0] is not None
     else:
         found = drop_token(where, app.environment)
     if not found:

@@ -8,16 +8,15 @@ import click
 
 from gsync.cli.app import (
     App,
-    Group,
     dry_run_option,
+    group,
     insecure_option,
-    pass_app,
     token_file_option,
 )
 from gsync.cli.output import emit, short, table
 
 
-@click.group(cls=Group)
+@group()
 def remote() -> None:
     """List, add and remove other stores"""
 
@@ -28,7 +27,7 @@ def remote() -> None:
 @token_file_option
 @insecure_option
 @dry_run_option
-@pass_app
+@click.pass_obj
 def add(
     app: App, name: str, url: str, token_file: str | None, insecure_http: bool, dry_run: bool
 ) -> None:
@@ -46,8 +45,7 @@ def add(
     text = str(where) if isinstance(where, HttpUrl) else str(app.directory / where.path)
     if token_file is not None:
         token_file = str(app.directory / token_file)
-    repo = app.repository()
-    with repo.locked(app.command):
+    with app.open() as repo, repo.locked("gsync remote"):
         if dry_run:
             if name in repo.config.remotes:
                 raise Conflict(f"a remote is called {name!r} already")
@@ -62,10 +60,11 @@ def add(
 
 
 @remote.command("list")
-@pass_app
+@click.pass_obj
 def list_(app: App) -> None:
     """List the remotes and their URLs"""
-    remotes = app.repository(read_only=True).config.remotes
+    with app.open(read_only=True) as repo:
+        remotes = repo.config.remotes
     rows = [(name, remotes[name].url) for name in sorted(remotes)]
     emit(
         app,
@@ -77,13 +76,12 @@ def list_(app: App) -> None:
 @remote.command("remove")
 @click.argument("name")
 @dry_run_option
-@pass_app
+@click.pass_obj
 def remove(app: App, name: str, dry_run: bool) -> None:
     """Forget the store called NAME; nothing is removed there"""
     from gsync.config import remove_remote
 
-    repo = app.repository()
-    with repo.locked(app.command):
+    with app.open() as repo, repo.locked("gsync remote"):
         url = repo.config.remote(name).url
         if not dry_run:
             remove_remote(repo.workdir, name)
@@ -98,19 +96,21 @@ def remove(app: App, name: str, dry_run: bool) -> None:
 @remote.command("show")
 @click.argument("name")
 @token_file_option
-@pass_app
+@click.pass_obj
 def show(app: App, name: str, token_file: str | None) -> None:
     """Show a remote: its URL, where its token comes from, and its refs as last seen"""
     from gsync.cli.credentials import find_token_and_source
     from gsync.urls import HttpUrl
 
-    repo = app.repository(read_only=True)
-    known = repo.config.remote(name)
+    with app.open(read_only=True) as repo:
+        known = repo.config.remote(name)
+        refs = dict(sorted(repo.store.tracking(name).items()))
     where = known.location()
     source = None
     if isinstance(where, HttpUrl):
-        source = find_token_and_source(where, token_file, app.environment, known.token_file)[1]
-    refs = dict(sorted(repo.store.tracking(name).items()))
+        source = find_token_and_source(known.url, token_file or known.token_file, app.environment)[
+            1
+        ]
     document: dict[str, Any] = {
         "name": name,
         "url": known.url,
