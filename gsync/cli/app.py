@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 import click
@@ -242,7 +242,9 @@ class Command(click.Command):
         _write_options(self, ctx, formatter)
 
 
-command = partial(click.command, cls=Command)
+def command(name: str | None = None, **how: Any) -> Callable[[Callable[..., Any]], Command]:
+    """Make a function a command; everything else is as for click's decorator."""
+    return click.command(name, cls=Command, **how)
 
 
 class Group(click.Group):
@@ -273,7 +275,9 @@ class Group(click.Group):
         _write_options(self, ctx, formatter)
 
 
-group = partial(click.group, cls=Group)
+def group(name: str | None = None, **how: Any) -> Callable[[Callable[..., Any]], Group]:
+    """Make a function a command of commands."""
+    return click.group(name, cls=Group, **how)
 
 
 class NoCommand(click.UsageError):

@@ -1,0 +1,180 @@
+"""Both configuration files and the environment (09-config)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gsync.config import (
+    InvalidConfig,
+    Remote,
+    add_remote,
+    environment,
+    load_config,
+    parse_local,
+    parse_shared,
+    remove_remote,
+    write_templates,
+)
+from gsync.errors import Conflict, Invalid, NotFound
+from gsync.urls import HttpUrl, PathUrl, check_remote_name, parse_url
+
+HOSTILE = [
+    ("a URL", 'home = "https://evil.example/x"'),
+    ("a URL in a list", 'x = ["ok", "postgresql://h/db"]'),
+    ("a URL as a key", '[x."http://h/t"]\ny = 1'),
+    ("an ssh address", 'x = "git@host:repo"'),
+    ("a setting called url", 'url = "x"'),
+    ("a command", 'build.command = "rm -rf ~"'),
+    ("a hook", '[hooks]\nafter = "x"'),
+    ("remotes", '[remotes.origin]\nname = "x"'),
+    ("a path up and out", 'include = ["../other"]'),
+    ("a path up and out in the middle", 'include = ["a/../../b"]'),
+    ("a path up and out with backslashes", "include = ['a\\..\\..\\b']"),
+    ("an absolute path", 'include = ["/etc/passwd"]'),
+    ("a path at home", 'include = ["~/.ssh"]'),
+    ("a drive", 'include = ["C:/x"]'),
+]
+
+
+@pytest.mark.parametrize(("what", "text"), HOSTILE, ids=[what for what, _ in HOSTILE])
+def test_shared_file_cannot_reach_out(what: str, text: str) -> None:
+    """What could connect, run or leave the folder is refused for that reason."""
+    with pytest.raises(InvalidConfig, match="tracked file|out of the folder"):
+        parse_shared(f"version = 1\n{text}\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("version = 2", "newer"),
+        ("version = true", "whole number"),
+        ("version = ", "not TOML"),
+        ("versoin = 1", "unknown setting versoin"),
+    ],
+)
+def test_shared_file_rejects(text: str, says: str) -> None:
+    """A mistake in gsync.toml is named."""
+    with pytest.raises(InvalidConfig, match=says):
+        parse_shared(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("author = 1", "a table"),
+        ('[author]\nemail = "x"', "not an address"),
+        ('[author]\nname = "a\\nb"', "printable"),
+        ('[remotes.origin]\ntoken_file = "x"', "has no url"),
+        ('[remotes.main]\nurl = "https://h/t"', "ref's name"),
+        ('[remotes.o]\nurl = "https://u:secret@h/t"', "must not hold a user"),
+        ("[limits]\nstall_s = 0", "from 1"),
+        ("[limit]\nstall_s = 1", "unknown setting limit"),
+    ],
+)
+def test_local_file_rejects(text: str, says: str) -> None:
+    """A mistake in .gsync/config.toml is named, and a password in it not repeated."""
+    with pytest.raises(InvalidConfig, match=says) as caught:
+        parse_local(text.encode())
+    assert "secret" not in str(caught.value)
+
+
+def test_unknown_setting_gets_a_guess() -> None:
+    """A mistyped setting is answered with the one that was meant."""
+    with pytest.raises(InvalidConfig) as caught:
+        parse_local(b'[remotes.o]\nurl = "https://h/t"\ntoken_fiel = "x"')
+    assert caught.value.hint == "did you mean remotes.o.token_file?"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://Example.org:443/team/", HttpUrl("https://example.org", "team")),
+        ("http://127.0.0.1:8080/t", HttpUrl("http://127.0.0.1:8080", "t")),
+        ("http://[::1]:1/t", HttpUrl("http://[::1]:1", "t")),
+        ("file:///srv/a%20b", PathUrl("/srv/a b")),
+        ("../other", PathUrl("../other")),
+    ],
+)
+def test_urls_accepted(text: str, expected: HttpUrl | PathUrl) -> None:
+    """Each kind of URL is read, and written in one way."""
+    assert parse_url(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "https://h",
+        "https://h/a/b",
+        "https://h/api",
+        "https://h/Team",
+        "https://h/t?token=x",
+        "https://u@h/t",
+        "https://h:99999/t",
+        "http://example.org/t",
+        "http://127.0.0.1.evil.example/t",
+        "ftp://h/t",
+        "file://host/x",
+        "host:path",
+    ],
+)
+def test_urls_rejected(text: str) -> None:
+    """What is no address, is unencrypted, or has a secret in it is refused."""
+    with pytest.raises(Invalid):
+        parse_url(text)
+
+
+def test_plain_http_only_when_asked() -> None:
+    """The insecure flag lets plain http go beyond loopback."""
+    assert parse_url("http://example.org/t", insecure_http=True)
+
+
+@pytest.mark.parametrize("name", ["", "main", "HEAD", "deploy", "cafe", "-x", "a/b", "a" * 64])
+def test_remote_names_rejected(name: str) -> None:
+    """A remote cannot be called what reads as a revision or a path."""
+    with pytest.raises(Invalid):
+        check_remote_name(name)
+
+
+def test_remotes_are_written_with_comments_kept(tmp_path: Path) -> None:
+    """Adding and removing a remote leaves the rest of the file, and mode 0600."""
+    workdir = tmp_path / ".gsync"
+    workdir.mkdir()
+    write_templates(tmp_path)
+    path = workdir / "config.toml"
+    before = path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    add_remote(workdir, "origin", Remote("https://example.org/team"))
+    add_remote(workdir, "other", Remote("/srv/store", "~/t", True))
+    with pytest.raises(Conflict):
+        add_remote(workdir, "origin", Remote("https://example.org/else"))
+    assert path.read_text().startswith(before.rstrip())
+    remotes = load_config(tmp_path, workdir, {}).remotes
+    assert remotes == {
+        "origin": Remote("https://example.org/team"),
+        "other": Remote("/srv/store", "~/t", True),
+    }
+    remove_remote(workdir, "origin")
+    with pytest.raises(NotFound):
+        remove_remote(workdir, "origin")
+    assert list(load_config(tmp_path, workdir, {}).remotes) == ["other"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert sorted(entry.name for entry in workdir.iterdir()) == ["config.toml"]
+
+
+def test_templates_are_valid_and_replace_nothing(tmp_path: Path) -> None:
+    """What init writes can be read, and a file that is there stays."""
+    (tmp_path / ".gsync").mkdir()
+    (tmp_path / "gsync.toml").write_text("version = 1 # mine\n")
+    write_templates(tmp_path)
+    assert "mine" in (tmp_path / "gsync.toml").read_text()
+    assert load_config(tmp_path, tmp_path / ".gsync", {}).author is None
+
+
+def test_environment_wins_over_the_file() -> None:
+    """GSYNC_AUTHOR is used before [author], and no token is ever shown."""
+    found = environment({"GSYNC_AUTHOR": "Ada <a@b>", "GSYNC_TOKEN": "secret", "NO_COLOR": "1"})
+    assert (found.author, found.token, found.no_color) == ("Ada <a@b>", "secret", True)
+    assert "secret" not in repr(found)
