@@ -128,7 +128,8 @@ def test_urls_rejected(text: str) -> None:
 
 def test_plain_http_only_when_asked() -> None:
     """The insecure flag lets plain http go beyond loopback."""
-    assert parse_url("http://example.org/t", insecure_http=True)
+    found = parse_url("http://example.org/t", insecure_http=True)
+    assert found == HttpUrl("http://example.org", "t")
 
 
 @pytest.mark.parametrize("name", ["", "main", "HEAD", "deploy", "cafe", "-x", "a/b", "a" * 64])

@@ -140,6 +140,25 @@ class App:
         """Return the keys of paths that the user typed."""
         return [self.key(repo, text) for text in texts]
 
+    def is_ignored(self, repo: Repository, key: bytes) -> bool:
+        """Return whether the rules keep `key` out where it is new."""
+        from pathlib import Path
+
+        from gsync.paths import parents_of
+        from gsync.replicas.files.ignore import RULE_FILE, Rules
+
+        def rules_in(directory: bytes, above: Rules | None) -> Rules:
+            file = Path(os.fsdecode(os.path.join(os.fsencode(repo.root), directory, RULE_FILE)))
+            return Rules(above, directory, file.read_bytes() if file.is_file() else None)
+
+        rules = rules_in(b"", None)
+        for directory in parents_of(key):
+            if rules.verdict(directory, is_directory=True) is not None:
+                return True
+            rules = rules_in(directory, rules)
+        is_directory = (Path(repo.root) / os.fsdecode(key)).is_dir()
+        return rules.verdict(key, is_directory=is_directory) is not None
+
     def resolve(self, repo: Repository, text: str) -> ObjectId:
         """Return the manifest that `text` names, or raise NotFound or Invalid."""
         from gsync.sync.revisions import resolve

@@ -150,9 +150,9 @@ def size(count: int) -> str:
     return f"{value / 1024:.1f} PiB"
 
 
-def short(oid: bytes) -> str:
-    """Return the digits of an id that are enough for people."""
-    return oid.hex()[:12]
+def short(oid: bytes | None) -> str:
+    """Return the digits of an id that are enough for people; `none` for no id."""
+    return "none" if oid is None else oid.hex()[:12]
 
 
 def when(time_us: int) -> str:
