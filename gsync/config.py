@@ -102,7 +102,7 @@ class Limits:
     attempts: int = 6
     import_entries_max: int = 1_000_000
     import_bytes_max: int = 64 << 30
-    import_ratio_max: int = 200
+    import_ratio_max: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)

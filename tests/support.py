@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -48,6 +49,13 @@ def _git() -> str | None:
     return None if shutil.which("git") else "git is not installed"
 
 
+def _gnutar() -> str | None:
+    tar = shutil.which("tar")
+    if tar and b"GNU tar" in subprocess.run([tar, "--version"], capture_output=True).stdout:
+        return None
+    return "the tar in PATH is not GNU tar"
+
+
 def _root() -> str | None:
     return None if os.geteuid() == 0 else "not run by root"
 
@@ -55,6 +63,7 @@ def _root() -> str | None:
 # component -> a function that says what is missing, or returns None.
 PROBES: dict[str, Callable[[], str | None]] = {
     "git": _git,
+    "gnutar": _gnutar,
     "proxy": _loopback,
     "root": _root,
     "server": _server,

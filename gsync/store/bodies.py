@@ -90,6 +90,8 @@ class SqliteBodies(SqliteFile):
         super().__init__(path, db, lock, read_only)
         self.objects_written = 0
         """How many objects this handle has added to the file."""
+        self.bytes_written = 0
+        """How many bytes of packs."""
         self._reader = PackReader(db)
         self._pool: ThreadPoolExecutor | None = None
         self._pending: dict[ObjectId, tuple[Kind, bytes]] = {}
@@ -403,7 +405,7 @@ class SqliteBodies(SqliteFile):
     def _insert_packs(self, batch: Sequence[_Sealed]) -> None:
         first = self._counter("packs") + 1
         bases = self._bases({sealed.base for sealed in batch if sealed.base is not None})
-        packs: list[tuple[object, ...]] = []
+        packs: list[tuple[int, int, int | None, int, int, bytes]] = []
         objects: list[tuple[object, ...]] = []
         for number, sealed in enumerate(batch, first):
             packs.append((number, *self._pack_row(sealed, bases)))
@@ -425,6 +427,7 @@ class SqliteBodies(SqliteFile):
             [(number, *values) for number, values in enumerate(objects, row + 1)],
         )
         self.objects_written += new
+        self.bytes_written += sum(len(pack[-1]) for pack in packs)
         if new < len(objects):  # another writer had some of them first
             self._drop_empty_packs(first)
 

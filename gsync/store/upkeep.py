@@ -285,14 +285,6 @@ class SqliteUpkeep(SqliteBodies):
         rows = self._select("PRAGMA integrity_check(20)")
         return [text for (text,) in rows if text != "ok"]
 
-    def stored_bytes(self) -> int:
-        """Return the size of the file's pages in use."""
-        pages, free, size = (
-            self._select(f"PRAGMA {name}")[0][0]
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        return int((pages - free) * size)
-
     # Counting
 
     def stats(self) -> Stats:

@@ -47,6 +47,8 @@ class Answerer:
         actor: Whom the edge authenticated; goes into the ref log.
         now_us: The clock, in microseconds since 1970.
         limits: What is told to peers, and enforced here.
+        may_move: Whether peers may move refs. Not those of a repository with a folder: it
+            would look as if somebody had undone the push there.
     """
 
     def __init__(
@@ -55,7 +57,10 @@ class Answerer:
         actor: str,
         now_us: Callable[[], int],
         limits: Limits | None = None,
+        *,
+        may_move: bool = True,
     ) -> None:
+        self._may_move = may_move
         self._store = store
         self._actor = actor
         self._now_us = now_us
@@ -156,6 +161,14 @@ class Answerer:
         return Taken(count, taken)
 
     def _move(self, announcement: Announcement) -> list[bytes]:
+        if not self._may_move:
+            raise Conflict(
+                "the remote is a repository with a folder, which a push would not change",
+                hint="pull from there, or push to a bare store: 'gsync init --bare DIR'",
+            )
+        done = self._done_before(announcement)
+        if done:
+            return done
         moves = []
         for name, old, new in announcement.moves:
             check_ref_name(name)
@@ -167,6 +180,21 @@ class Answerer:
             moves, time_us=self._now_us(), actor=self._actor, why=announcement.why
         )
         return [encode_entry(entry) for entry in entries]
+
+    def _done_before(self, announcement: Announcement) -> list[bytes]:
+        """Return the log entries of an announcement that was carried out and is repeated.
+
+        Its answer was lost on the way. All its refs are where it wanted them, and the last
+        entries of the log are the ones it made.
+        """
+        last = self._store.last_log_entry()
+        if last is None or not announcement.moves:
+            return []
+        entries = self._store.list_log(after=last.seq - len(announcement.moves))
+        made = [(entry.ref, entry.old, entry.new) for entry in entries]
+        if made == announcement.moves and all(e.actor == self._actor for e in entries):
+            return [encode_entry(entry) for entry in entries]
+        return []
 
     def _check_move(self, name: str, old: ObjectId | None, new: ObjectId | None) -> None:
         found = self._store.find_ref(name)

@@ -297,7 +297,8 @@ def test_a_patched_map_is_the_map() -> None:
     first = commit(store, tree)
     frames = contents(store, [first], [])
     assert sum(frame.type is FrameType.PATCH for frame in frames) > 2
-    for frame in (receiver := Receiver(target)) and frames:
+    receiver = Receiver(target)
+    for frame in frames:
         receiver.take(frame)
     root = build_map(store, [(path, put_file(store, tree[path])) for path in sorted(tree)])
     assert count_entries(target, root) == 9000

@@ -269,6 +269,26 @@ class _Folder:
 # --- Checking and planning -------------------------------------------------------------
 
 
+def read_live(root: Folder, path: bytes, bytes_max: int) -> bytes | None:
+    """Return the content of a live file or the target of a symlink; None beyond `bytes_max`.
+
+    No link is followed on the way there. What is gone meanwhile, or is neither, is empty.
+    """
+    with _Folder(os.fsencode(root)) as folder:
+        stat = folder.find_stat(path)
+        if stat is None:
+            return b""
+        fd, name = folder.place(path)
+        if st.S_ISLNK(stat.st_mode):
+            return os.fsencode(os.readlink(name, dir_fd=fd))
+        if not st.S_ISREG(stat.st_mode):
+            return b""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(name, flags, dir_fd=fd), "rb") as file:
+            content = file.read(bytes_max + 1)
+        return content if len(content) <= bytes_max else None
+
+
 def _check_live(folder: _Folder, changes: Sequence[Change], is_clean: IsClean | None) -> None:
     try:
         differing = [c.key for c in changes if not _is_old(folder, c, is_clean)]

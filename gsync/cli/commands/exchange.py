@@ -1,0 +1,282 @@
+"""clone, fetch, pull, push, sync."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gsync.cli.app import App, command, dry_run_option, insecure_option, token_file_option
+from gsync.cli.changes import change_json, status_lines
+from gsync.cli.output import emit, short, size
+from gsync.errors import Invalid, NotFound
+from gsync.sync.exchange import Moved
+
+_remote = click.argument("remote", required=False)
+
+
+def _connector(
+    app: App,
+    repo: Any,
+    remote: str | None,
+    token_file: str | None,
+    insecure: bool,
+    create: bool = False,
+) -> tuple[str, Callable[[], Any]]:
+    from gsync.cli.credentials import find_token
+    from gsync.sync.exchange import connect
+
+    name = remote or _default_remote(repo)
+    found = repo.config.remote(name)
+    token = None
+    if found.url.startswith("http"):
+        token = find_token(found.url, token_file or found.token_file)
+    insecure = insecure or found.insecure_http
+    return name, lambda: connect(
+        repo, found.url, token=token, insecure_http=insecure, create=create
+    )
+
+
+def _default_remote(repo: Any) -> str:
+    names = sorted(repo.config.remotes)
+    if "origin" in names:
+        return "origin"
+    if len(names) == 1:
+        return str(names[0])
+    if not names:
+        raise NotFound("there is no remote yet", hint="add one: 'gsync remote add origin URL'")
+    raise Invalid(f"which remote? there are {', '.join(names)}", hint="name one of them")
+
+
+def moved_json(moved: Moved, **more: Any) -> dict[str, Any]:
+    """Return what an exchange did as JSON documents have it."""
+    return {
+        "remote": moved.remote,
+        "ref": moved.ref,
+        "old": moved.old.hex() if moved.old else None,
+        "new": moved.new.hex() if moved.new else None,
+        "objects_sent": moved.objects_sent,
+        "objects_received": moved.objects_received,
+        "bytes_sent": moved.bytes_sent,
+        "bytes_received": moved.bytes_received,
+        "round_trips": moved.round_trips,
+        "seconds": round(moved.seconds, 3),
+        **more,
+    }
+
+
+def cost_line(moved: Moved) -> str:
+    """Return what an exchange cost, as one line."""
+    trips = "1 round trip" if moved.round_trips == 1 else f"{moved.round_trips} round trips"
+    return (
+        f"{moved.objects_sent} objects sent, {moved.objects_received} received;"
+        f" {size(moved.bytes_sent)} out, {size(moved.bytes_received)} in;"
+        f" {trips}; {moved.seconds:.2f} s"
+    )
+
+
+def _arrow(moved: Moved) -> str:
+    old = short(moved.old) if moved.old else "nothing"
+    new = short(moved.new) if moved.new else "nothing"
+    return f"{old} -> {new}"
+
+
+@command()
+@_remote
+@token_file_option
+@insecure_option
+@dry_run_option
+@click.pass_obj
+def fetch(
+    app: App, remote: str | None, token_file: str | None, insecure_http: bool, dry_run: bool
+) -> None:
+    """Bring what the remote has; nothing of yours moves."""
+    from gsync.sync import exchange
+
+    with app.open() as repo:
+        name, connect = _connector(app, repo, remote, token_file, insecure_http)
+        with connect() as connection:
+            if dry_run:
+                moved = exchange.look(repo, name, connection)
+            else:
+                with repo.writing("gsync fetch"):
+                    moved = exchange.fetch(repo, name, connection)
+    verb = "would move" if dry_run else "moved"
+    emit(
+        app,
+        moved_json(moved, dry_run=dry_run),
+        lambda: [
+            f"{moved.ref} is at {short(moved.new)}; nothing new."
+            if moved.old == moved.new and moved.new
+            else f"{moved.ref} {verb}: {_arrow(moved)}",
+            cost_line(moved),
+        ],
+    )
+
+
+@command()
+@_remote
+@token_file_option
+@insecure_option
+@dry_run_option
+@click.pass_obj
+def pull(
+    app: App, remote: str | None, token_file: str | None, insecure_http: bool, dry_run: bool
+) -> None:
+    """Fetch, and bring main and the folder to where the remote is."""
+    from gsync.sync import exchange
+
+    with app.open() as repo, repo.writing("gsync pull"):
+        name, connect = _connector(app, repo, remote, token_file, insecure_http)
+        with connect() as connection:
+            moved = exchange.pull(repo, name, connection, dry_run=dry_run)
+    emit(
+        app,
+        moved_json(moved, changes=[change_json(c) for c in moved.changes], dry_run=dry_run),
+        lambda: [
+            *status_lines(app, moved.changes),
+            "Already up to date."
+            if moved.old == moved.new
+            else f"main {'would move' if dry_run else 'moved'}: {_arrow(moved)}",
+            cost_line(moved),
+        ],
+    )
+
+
+@command()
+@_remote
+@token_file_option
+@insecure_option
+@dry_run_option
+@click.pass_obj
+def push(
+    app: App, remote: str | None, token_file: str | None, insecure_http: bool, dry_run: bool
+) -> None:
+    """Send HEAD and tags to the remote; scans nothing."""
+    from gsync.sync import exchange
+
+    with app.open() as repo, repo.writing("gsync push"):
+        name, connect = _connector(app, repo, remote, token_file, insecure_http, create=not dry_run)
+        with connect() as connection:
+            moved = exchange.push(repo, name, connection, dry_run=dry_run)
+    emit(
+        app,
+        moved_json(moved, dry_run=dry_run, refs=[ref for ref, _, _ in moved.refs]),
+        lambda: [
+            *(
+                f"{name}/{ref} {'would move' if dry_run else 'moved'}:"
+                f" {short(old) if old else 'nothing'} -> {short(new) if new else 'nothing'}"
+                for ref, old, new in moved.refs
+            ),
+            *([] if moved.refs else ["Nothing to push: the remote has everything."]),
+            cost_line(moved),
+        ],
+    )
+
+
+@command()
+@_remote
+@click.option("-m", "--message", default="sync", help="Message of the snapshot", show_default=True)
+@token_file_option
+@insecure_option
+@dry_run_option
+@click.pass_obj
+def sync(
+    app: App,
+    remote: str | None,
+    message: str,
+    token_file: str | None,
+    insecure_http: bool,
+    dry_run: bool,
+) -> None:
+    """Snapshot, pull, push."""
+    from gsync.sync import exchange
+    from gsync.sync.repository import snapshot
+
+    with app.open() as repo, repo.writing("gsync sync"):
+        name, connect = _connector(app, repo, remote, token_file, insecure_http, create=not dry_run)
+        if dry_run:
+            made = snapshot(repo, message, dry_run=True)
+            with connect() as connection:
+                pulled = exchange.pull(repo, name, connection, dry_run=True)
+            document = {
+                "snapshot": None,
+                "changes": [change_json(c) for c in made.changes],
+                "pull": moved_json(pulled, changes=[change_json(c) for c in pulled.changes]),
+                "dry_run": True,
+            }
+            emit(
+                app,
+                document,
+                lambda: [
+                    f"Would record {len(made.changes)} change(s),"
+                    f" and pull {len(pulled.changes)} change(s)."
+                ],
+            )
+            return
+        oid, pulled, pushed = exchange.sync(repo, name, connect, message)
+    emit(
+        app,
+        {
+            "snapshot": oid.hex() if oid else None,
+            "pull": moved_json(pulled, changes=[change_json(c) for c in pulled.changes]),
+            "push": moved_json(pushed),
+            "dry_run": False,
+        },
+        lambda: [
+            f"Snapshot {short(oid)}." if oid else "Nothing changed here.",
+            *status_lines(app, pulled.changes),
+            f"Pulled {len(pulled.changes)} change(s)." if pulled.changes else "Nothing to pull.",
+            f"{name}/main moved: {_arrow(pushed)}"
+            if pushed.refs
+            else "Nothing to push: the remote has everything.",
+            cost_line(pushed),
+        ],
+    )
+
+
+@command()
+@click.argument("url")
+@click.argument("folder", required=False, metavar="[DIR]", type=click.Path(path_type=Path))
+@token_file_option
+@insecure_option
+@dry_run_option
+@click.pass_obj
+def clone(
+    app: App,
+    url: str,
+    folder: Path | None,
+    token_file: str | None,
+    insecure_http: bool,
+    dry_run: bool,
+) -> None:
+    """Make a new repository in DIR with all that URL has."""
+    from gsync.cli.credentials import find_token
+    from gsync.sync.cloning import clone_repository, name_from_url
+
+    target = app.directory / (folder or Path(name_from_url(url)))
+    if "://" not in url:
+        url = str((app.directory / url).absolute())
+    token = find_token(url, token_file) if url.startswith("http") else None
+    moved, count = clone_repository(
+        url,
+        target,
+        token=token,
+        insecure_http=insecure_http,
+        token_file=token_file,
+        dry_run=dry_run,
+        command="gsync clone",
+    )
+    emit(
+        app,
+        moved_json(moved, directory=str(target.absolute()), paths=count, dry_run=dry_run),
+        lambda: [
+            f"{'Would clone' if dry_run else 'Cloned'} {short(moved.new)} into {target}:"
+            f" {count} path(s)."
+            if moved.new
+            else f"The remote is empty; made an empty repository in {target}.",
+            cost_line(moved),
+        ],
+    )

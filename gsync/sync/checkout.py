@@ -1,0 +1,149 @@
+"""The folder follows a manifest, and the ref follows the folder, both or neither."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from gsync.changes import Change
+from gsync.errors import Conflict
+from gsync.maps.diff import diff_maps
+from gsync.maps.omap import EMPTY_MAP, find_value
+from gsync.objects.encoding import decode_trusted, encode
+from gsync.objects.oid import ObjectId
+from gsync.replicas.base import ReplicaChanged
+from gsync.replicas.files.checkout import apply_changes, checkout_fresh, recover
+from gsync.replicas.files.index import record
+from gsync.sync.compare import FileChange, describe, files_root, is_below
+from gsync.sync.contents import select_entries
+from gsync.sync.repository import Repository, scan, scan_against
+
+# Names the move that a command is about to make: `[old, new, why]`. Set before the folder is
+# touched and dropped after the ref has moved, so that a crash in between can be finished.
+_PENDING = "pending move"
+
+
+def move_folder(repo: Repository, old: ObjectId | None, new: ObjectId, *, why: str) -> int:
+    """Bring the folder from manifest `old` to `new`, then move `main`; return the paths changed.
+
+    Raises:
+        ReplicaChanged: unsaved changes are in the way; nothing was changed.
+    """
+    changes = list(_between(repo, old, new))
+    repo.store.set_states({_PENDING: encode([old, new, why])})
+    try:
+        _apply(repo, changes)
+    except BaseException:
+        if not (repo.workdir / "journal").exists():
+            repo.store.set_states({_PENDING: None})
+        raise
+    repo.move("main", old, new, why)
+    repo.store.set_states({_PENDING: None})
+    return len(changes)
+
+
+def _between(repo: Repository, old: ObjectId | None, new: ObjectId) -> Iterable[Change]:
+    return diff_maps(repo.store, files_root(repo.manifest(old)), files_root(repo.manifest(new)))
+
+
+def _apply(repo: Repository, changes: Sequence[Change]) -> None:
+    now_ns = time.time_ns()
+    done = apply_changes(os.fsencode(repo.root), changes, repo.store, os.fsencode(repo.workdir))
+    record(repo.store, done.written, now_ns)
+
+
+def finish_interrupted(repo: Repository) -> str | None:
+    """Finish or undo what an interrupted command left; return what was done, or None.
+
+    The folder comes first: its journal says whether it goes forward or back. The ref then
+    moves if the folder is where the move would have brought it.
+    """
+    had_journal = recover(os.fsencode(repo.root), os.fsencode(repo.workdir))
+    pending = repo.store.get_state(_PENDING)
+    if pending is None:
+        return "finished an interrupted change of the folder" if had_journal else None
+    old, new, why = decode_trusted(pending)
+    done = None
+    if repo.head() == old and _is_at(repo, list(_between(repo, old, new))):
+        repo.move("main", old, new, why)
+        done = f"finished an interrupted '{why}'"
+    elif repo.head() == old:
+        done = f"an interrupted '{why}' had changed nothing"
+    repo.store.set_states({_PENDING: None})
+    return done
+
+
+def _is_at(repo: Repository, changes: Sequence[Change]) -> bool:
+    """Return whether all that `changes` touch is live as it shall be."""
+    live = {change.key: change.new for change in scan(repo, write=False).changes}
+    return all(live.get(change.key, change.old) == change.new for change in changes)
+
+
+def restore_folder(
+    repo: Repository,
+    oid: ObjectId,
+    paths: Sequence[bytes],
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+) -> list[FileChange]:
+    """Make files as they are in manifest `oid`, all or those at or below `paths`; HEAD stays.
+
+    Tracked files that the manifest has not are removed; files that no manifest has stay.
+
+    Raises:
+        NotFound: nothing in the manifest, nor in HEAD, is at or below one of `paths`.
+        ReplicaChanged: unsaved changes would be overwritten, and `force` is not given.
+    """
+    root = files_root(repo.manifest(oid)) or EMPTY_MAP
+    head = files_root(repo.manifest(repo.head())) or EMPTY_MAP
+    for path in paths:
+        if path and find_value(repo.store, head, path) is None:
+            next(iter(select_entries(repo.store, root, [path])))
+    unsaved = {change.key: change for change in scan(repo, write=False).changes}
+    wanted: list[Change] = []
+    for change in scan_against(repo, root):
+        if paths and not is_below(change.key, paths):
+            continue
+        known = unsaved.get(change.key)
+        if change.old is None and known is not None and known.old is None:
+            continue  # on disk alone: nothing to bring back, and not ours to remove
+        wanted.append(Change(change.key, change.new, change.old))
+    lost = [c.key for c in wanted if c.key in unsaved and unsaved[c.key].new is not None]
+    if lost and not force:
+        raise ReplicaChanged(lost)
+    if wanted and not dry_run:
+        _apply(repo, wanted)
+    return describe(wanted)
+
+
+def restore_to(
+    repo: Repository, oid: ObjectId, paths: Sequence[bytes], target: Path, *, dry_run: bool
+) -> int:
+    """Write the files of a manifest to a new folder; return how many paths that are.
+
+    Raises:
+        Conflict: `target` holds something.
+        NotFound: nothing in the manifest is at or below one of `paths`.
+    """
+    root = files_root(repo.manifest(oid)) or EMPTY_MAP
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise Conflict(f"{target} exists and is not empty", hint="restore into a new directory")
+    entries = select_entries(repo.store, root, paths)
+    if dry_run:
+        return sum(1 for _ in entries)
+    return len(checkout_fresh(os.fsencode(target), entries, repo.store))
+
+
+def fill_folder(repo: Repository, target: Path) -> int:
+    """Write HEAD's files to `target`, a new folder that the repository's own will become.
+
+    The stat cache is told, so that the first status in the new folder reads no file.
+    """
+    root = files_root(repo.manifest(repo.head())) or EMPTY_MAP
+    now_ns = time.time_ns()
+    written = checkout_fresh(os.fsencode(target), select_entries(repo.store, root, []), repo.store)
+    record(repo.store, written, now_ns, fresh_root=root)
+    return len(written)

@@ -1,0 +1,548 @@
+"""Fetch, pull, push, clone and sync: both ends in sight (spec/06-wire.md)."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from gsync.config import Limits as ConfigLimits
+from gsync.errors import Conflict, Invalid, NotFound, Unavailable
+from gsync.objects.oid import ObjectId
+from gsync.protocol.frames import Frame, FrameType
+from gsync.protocol.messages import (
+    Announcement,
+    Begin,
+    Fetch,
+    Hello,
+    Limits,
+    Taken,
+    Welcome,
+    encode_announcement,
+)
+from gsync.remotes.base import Connection
+from gsync.remotes.local import LocalRemote
+from gsync.store.base import LogEntry
+from gsync.store.reflog import LogBroken, check_chain, decode_entry
+from gsync.store.sqlite import SqliteStore
+from gsync.sync.compare import FileChange, diff_manifests
+from gsync.sync.repository import (
+    STORE,
+    WORKDIR,
+    Repository,
+    init_repository,
+    local_user,
+    now_us,
+    snapshot,
+)
+from gsync.transfer.answer import Answerer
+from gsync.transfer.history import (
+    choose_haves,
+    is_ancestor,
+    list_ancestors,
+    order_new,
+    remember_forgotten,
+)
+from gsync.transfer.negotiate import fetch_by_level, take_stream
+from gsync.transfer.receive import Receiver
+from gsync.transfer.send import objects_in, send_manifests
+from gsync.urls import PathUrl, parse_url
+
+# A push that fits goes with its announcement in one request; a longer one is begun first.
+ONE_REQUEST_BYTES = 1 << 20
+PULL_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What an exchange did to one ref, and what it cost.
+
+    Attributes:
+        remote: The remote's name.
+        ref: The ref that moved, here or there.
+        old: Where it pointed.
+        new: Where it points.
+        objects_sent: Objects sent.
+        objects_received: Objects received.
+        bytes_sent: Bytes on the wire, headers included.
+        bytes_received: The same, the other way.
+        round_trips: The longest chain of requests that waited for an answer.
+        seconds: How long it took.
+        changes: What changed in the folder, for a pull or clone.
+        refs: All refs that moved, by name.
+    """
+
+    remote: str
+    ref: str
+    old: ObjectId | None
+    new: ObjectId | None
+    objects_sent: int
+    objects_received: int
+    bytes_sent: int
+    bytes_received: int
+    round_trips: int
+    seconds: float
+    changes: tuple[FileChange, ...] = ()
+    refs: tuple[tuple[str, ObjectId | None, ObjectId | None], ...] = ()
+
+
+class Diverged(Conflict):
+    """Both sides have manifests that the other has not."""
+
+    def __init__(self, remote: str, ours: ObjectId, theirs: ObjectId) -> None:
+        super().__init__(
+            f"main and {remote}/main have diverged: {ours.hex()[:12]} here,"
+            f" {theirs.hex()[:12]} there",
+            hint=f"compare them with 'gsync diff {remote}/main HEAD'; merging is not part of this"
+            f" version: 'gsync restore {remote}/main PATH' takes theirs path by path",
+            ours=ours.hex(),
+            theirs=theirs.hex(),
+        )
+
+
+class Behind(Conflict):
+    """The remote's main has moved past what this push builds on."""
+
+    def __init__(self, remote: str, theirs: ObjectId) -> None:
+        super().__init__(
+            f"{remote}'s main is at {theirs.hex()[:12]}, which HEAD does not build on:"
+            " somebody pushed first",
+            hint=f"run 'gsync pull {remote}', then push again; nothing was changed",
+            theirs=theirs.hex(),
+        )
+
+
+class _Exchange:
+    """One conversation with one remote, and its count."""
+
+    def __init__(self, repo: Repository, remote: str, connection: Connection) -> None:
+        self.repo = repo
+        self.remote = remote
+        self.connection = connection
+        self.sent = 0
+        self.received = 0
+        self._start = time.monotonic()
+
+    def hello(self) -> Welcome:
+        """Say hello, and check that the remote's log goes on from what was seen of it."""
+        kept = self.repo.store.last_remote_entry(self.remote)
+        welcome = self.connection.hello(Hello(1, (kept.seq, kept.hash) if kept else None))
+        self._follow_log(kept, welcome)
+        return welcome
+
+    def _follow_log(self, kept: LogEntry | None, welcome: Welcome) -> None:
+        entries = [decode_entry(body) for body in welcome.entries]
+        last = entries[-1] if entries else kept
+        while welcome.head and last and last.seq < welcome.head[0]:
+            more = [decode_entry(body) for body in self.connection.log(last.seq)]
+            if not more:
+                break
+            entries += more
+            last = more[-1]
+        check_chain(entries, kept)
+        if (welcome.head or (0, bytes(32))) != ((last.seq, last.hash) if last else (0, bytes(32))):
+            raise LogBroken(
+                f"the ref log of {self.remote} does not continue the one seen before:"
+                f" expected to reach entry {last.seq if last else 0},"
+                f" found a log that ends at {welcome.head[0] if welcome.head else 0}",
+                hint="the server's history was rewritten or restored from an old copy; find out"
+                " which before going on. 'gsync remote remove' and 'add' accept the new one",
+            )
+        self.repo.store.append_remote_log(self.remote, entries)
+
+    def fetch(self, welcome: Welcome) -> None:
+        """Bring the manifests of all the remote's refs, and remember where they point."""
+        store = self.repo.store
+        wants = sorted(store.missing(set(welcome.refs.values())))
+        if wants:
+            tips = [*store.list_refs().values(), *store.tracking(self.remote).values()]
+            haves = choose_haves(store, tips, welcome.limits.have_max)
+            receiver = Receiver(store)
+            if haves and not store.tracking(self.remote) and _is_stranger(self.repo, welcome):
+                self._fetch_by_level(receiver, wants, welcome.limits)
+            else:
+                self._fetch_stream(receiver, wants, haves)
+            self.received += receiver.objects
+            remember_forgotten(store, receiver.forgotten)
+        store.set_tracking(self.remote, welcome.refs)
+
+    def _fetch_stream(
+        self, receiver: Receiver, wants: list[ObjectId], haves: list[ObjectId]
+    ) -> None:
+        for attempt in range(PULL_ATTEMPTS):
+            try:
+                take_stream(receiver, self.connection.fetch(Fetch(wants, haves)))
+                break
+            except Unavailable:
+                if attempt == PULL_ATTEMPTS - 1:
+                    raise
+                haves = [*receiver.manifests[-1:], *haves]
+        self.repo.store.flush()
+
+    def _fetch_by_level(self, receiver: Receiver, wants: list[ObjectId], limits: Limits) -> None:
+        conversation = fetch_by_level(self.repo.store, receiver, wants, limits.want_max)
+        try:
+            asked = next(conversation)
+            while True:
+                asked = conversation.send(self.connection.objects(asked))
+        except StopIteration:
+            self.repo.store.flush()
+
+    def push(
+        self, welcome: Welcome, moves: list[tuple[str, ObjectId | None, ObjectId | None]]
+    ) -> None:
+        """Send what the new manifests of `moves` have beyond the remote's, and move its refs."""
+        store = self.repo.store
+        known = set(welcome.refs.values())
+        known -= store.missing(known)
+        order = order_new(store, [new for _, _, new in moves if new is not None], known)
+        announcement = Frame(FrameType.ANNOUNCE, encode_announcement(Announcement(moves, "push")))
+        session = secrets.token_bytes(16)
+        frames = self._counted(send_manifests(store, order))
+        head, rest = _take_bytes(frames, ONE_REQUEST_BYTES)
+        if rest is None:
+            whole = [*head, announcement]
+            taken = self.connection.frames(session, lambda: iter(whole))
+        else:
+            held = self.connection.begin(Begin(session, sorted(known)))
+            taken = Taken(0, [])
+            for part in _parts(chain(head, rest, [announcement]), welcome.limits.part_bytes, held):
+                taken = self.connection.frames(session, part)
+        entries = [decode_entry(body) for body in taken.entries]
+        kept = store.last_remote_entry(self.remote)
+        try:
+            check_chain(entries, kept)
+            store.append_remote_log(self.remote, entries)
+        except LogBroken:
+            pass  # somebody moved another ref in between: the next hello brings all of it
+        refs = dict(welcome.refs)
+        for name, _, new in moves:
+            if new is None:
+                refs.pop(name, None)
+            else:
+                refs[name] = new
+        store.set_tracking(self.remote, refs)
+
+    def _counted(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        for frame in frames:
+            self.sent += objects_in(frame)
+            yield frame
+
+    def result(
+        self,
+        ref: str,
+        old: ObjectId | None,
+        new: ObjectId | None,
+        changes: Iterable[FileChange] = (),
+        refs: Iterable[tuple[str, ObjectId | None, ObjectId | None]] = (),
+    ) -> Moved:
+        """Return what was done, with what it cost."""
+        traffic = self.connection.traffic
+        return Moved(
+            remote=self.remote,
+            ref=ref,
+            old=old,
+            new=new,
+            objects_sent=self.sent,
+            objects_received=self.received,
+            bytes_sent=traffic.bytes_sent,
+            bytes_received=traffic.bytes_received,
+            round_trips=traffic.round_trips,
+            seconds=time.monotonic() - self._start,
+            changes=tuple(changes),
+            refs=tuple(refs),
+        )
+
+
+def _is_stranger(repo: Repository, welcome: Welcome) -> bool:
+    """Return whether none of the remote's logged manifests is one of ours."""
+    named = {e.new for e in map(decode_entry, welcome.entries) if e.new is not None}
+    named |= set(welcome.refs.values())
+    return len(repo.store.missing(named)) == len(named)
+
+
+def _take_bytes(
+    frames: Iterator[Frame], bytes_max: int
+) -> tuple[list[Frame], Iterator[Frame] | None]:
+    """Return the frames up to `bytes_max`, and the rest, or None if that was all."""
+    head: list[Frame] = []
+    size = 0
+    for frame in frames:
+        head.append(frame)
+        size += len(frame.body)
+        if size > bytes_max:
+            return head, frames
+    return head, None
+
+
+def _parts(
+    frames: Iterable[Frame], part_bytes: int, held: set[bytes]
+) -> Iterator[Callable[[], Iterator[Frame]]]:
+    """Yield parts of a stream as factories, so that a part can be sent again.
+
+    A part is held in memory while it is sent, up to a quarter of what the server allows;
+    frames that the server holds are left out.
+    """
+    part: list[Frame] = []
+    size = 0
+    for frame in frames:
+        if held and frame.name in held:
+            continue
+        if part and size + len(frame.body) > part_bytes // 4:
+            whole = part
+            yield lambda whole=whole: iter(whole)  # type: ignore[misc]
+            part, size = [], 0
+        part.append(frame)
+        size += len(frame.body)
+    yield lambda: iter(part)
+
+
+# --- Use cases -----------------------------------------------------------------------
+
+
+def look(repo: Repository | None, remote: str, connection: Connection) -> Moved:
+    """Say where the remote's main is, and bring nothing."""
+    start = time.monotonic()
+    welcome = connection.hello(Hello(1, None))
+    seen = repo.store.tracking(remote).get("main") if repo else None
+    traffic = connection.traffic
+    return Moved(
+        remote=remote,
+        ref=f"{remote}/main",
+        old=seen,
+        new=welcome.refs.get("main"),
+        objects_sent=0,
+        objects_received=0,
+        bytes_sent=traffic.bytes_sent,
+        bytes_received=traffic.bytes_received,
+        round_trips=traffic.round_trips,
+        seconds=time.monotonic() - start,
+    )
+
+
+def fetch(repo: Repository, remote: str, connection: Connection) -> Moved:
+    """Bring what the remote has and this repository has not; refs of ours do not move."""
+    exchange = _Exchange(repo, remote, connection)
+    old = repo.store.tracking(remote)
+    welcome = exchange.hello()
+    exchange.fetch(welcome)
+    return exchange.result(
+        f"{remote}/main",
+        old.get("main"),
+        welcome.refs.get("main"),
+        refs=_moved(old, welcome.refs),
+    )
+
+
+def push(repo: Repository, remote: str, connection: Connection, *, dry_run: bool = False) -> Moved:
+    """Send HEAD, tags and deploy refs; move the remote's, by compare-and-swap.
+
+    Nothing is scanned. A tag that is there with another target is left alone.
+
+    Raises:
+        Behind: HEAD does not build on the remote's main.
+        Invalid: there is nothing to push.
+    """
+    exchange = _Exchange(repo, remote, connection)
+    head = repo.head()
+    if head is None:
+        raise Invalid("there is nothing to push", hint="make a snapshot first: 'gsync snapshot'")
+    welcome = exchange.hello()
+    theirs = welcome.refs.get("main")
+    if theirs is not None and not _builds_on(repo, theirs, head):
+        if not repo.store.missing([theirs]) and is_ancestor(repo.store, head, theirs):
+            repo.store.set_tracking(remote, welcome.refs)
+            return exchange.result("main", theirs, theirs)
+        raise Behind(remote, theirs)
+    moves = _moves(repo, welcome.refs)
+    if moves and not dry_run:
+        exchange.push(welcome, moves)
+    elif not moves:
+        repo.store.set_tracking(remote, welcome.refs)
+    elif dry_run:
+        _count_push(exchange, welcome, moves)
+    return exchange.result("main", theirs, head, refs=moves)
+
+
+def _count_push(
+    exchange: _Exchange,
+    welcome: Welcome,
+    moves: list[tuple[str, ObjectId | None, ObjectId | None]],
+) -> None:
+    store = exchange.repo.store
+    known = set(welcome.refs.values())
+    known -= store.missing(known)
+    order = order_new(store, [new for _, _, new in moves if new is not None], known)
+    for _ in exchange._counted(send_manifests(store, order)):
+        pass
+
+
+def _builds_on(repo: Repository, theirs: ObjectId, head: ObjectId) -> bool:
+    return not repo.store.missing([theirs]) and is_ancestor(repo.store, theirs, head)
+
+
+def _moves(
+    repo: Repository, theirs: dict[str, ObjectId]
+) -> list[tuple[str, ObjectId | None, ObjectId | None]]:
+    moves: list[tuple[str, ObjectId | None, ObjectId | None]] = []
+    for name, oid in repo.store.list_refs().items():
+        if theirs.get(name) == oid or (name.startswith("tags/") and name in theirs):
+            continue
+        moves.append((name, theirs.get(name), oid))
+    return moves
+
+
+def _moved(
+    old: dict[str, ObjectId], new: dict[str, ObjectId]
+) -> list[tuple[str, ObjectId | None, ObjectId | None]]:
+    names = sorted(old.keys() | new.keys())
+    return [(n, old.get(n), new.get(n)) for n in names if old.get(n) != new.get(n)]
+
+
+def pull(repo: Repository, remote: str, connection: Connection, *, dry_run: bool = False) -> Moved:
+    """Fetch, then bring `main` and the folder to the remote's main; the caller holds the lock.
+
+    Unsaved changes to paths that the remote did not touch stay.
+
+    Raises:
+        Diverged: both sides have manifests that the other has not.
+        ReplicaChanged: unsaved changes would be overwritten; nothing was changed.
+    """
+    from gsync.sync.checkout import move_folder
+
+    exchange = _Exchange(repo, remote, connection)
+    welcome = exchange.hello()
+    exchange.fetch(welcome)
+    _take_tags(repo, remote, welcome.refs)
+    head, theirs = repo.head(), welcome.refs.get("main")
+    if theirs is None or theirs == head or (head and is_ancestor(repo.store, theirs, head)):
+        return exchange.result("main", head, head)
+    if head is not None and not is_ancestor(repo.store, head, theirs):
+        raise Diverged(remote, head, theirs)
+    changes = diff_manifests(repo.store, repo.manifest(head), repo.manifest(theirs))
+    if not dry_run:
+        move_folder(repo, head, theirs, why=f"pull {remote}")
+    return exchange.result("main", head, theirs, changes)
+
+
+def _take_tags(repo: Repository, remote: str, refs: dict[str, ObjectId]) -> None:
+    ours = repo.store.list_refs()
+    for name, oid in refs.items():
+        if name.startswith("tags/") and name not in ours:
+            repo.move(name, None, oid, f"fetch {remote}")
+        elif name.startswith("deploy/") and ours.get(name) != oid:
+            old = ours.get(name)
+            if old is None or is_ancestor(repo.store, old, oid):
+                repo.move(name, old, oid, f"fetch {remote}")
+
+
+def sync(
+    repo: Repository,
+    remote: str,
+    connect: Callable[[], AbstractContextManager[Connection]],
+    message: str,
+) -> tuple[ObjectId | None, Moved, Moved]:
+    """Snapshot, pull, push; return the snapshot's id or None, and what pull and push did."""
+    made = snapshot(repo, message)
+    with connect() as connection:
+        pulled = pull(repo, remote, connection)
+    for attempt in range(PULL_ATTEMPTS):
+        with connect() as connection:
+            if repo.head() is None:
+                return made.oid, pulled, pulled
+            try:
+                return made.oid, pulled, push(repo, remote, connection)
+            except Conflict:
+                if attempt == PULL_ATTEMPTS - 1:
+                    raise
+        with connect() as connection:
+            pulled = pull(repo, remote, connection)
+    raise AssertionError("not reached")
+
+
+def clone(repo: Repository, remote: str, connection: Connection) -> Moved:
+    """Fill a new, empty repository from the remote; the folder is written by the caller.
+
+    Raises:
+        NotFound: the remote has no main yet.
+    """
+    exchange = _Exchange(repo, remote, connection)
+    welcome = exchange.hello()
+    main = welcome.refs.get("main")
+    exchange.fetch(welcome)
+    if main is not None:
+        for name, oid in welcome.refs.items():
+            repo.move(name, None, oid, f"clone {remote}")
+    return exchange.result("main", None, main)
+
+
+def new_since(repo: Repository, remote: str) -> list[ObjectId]:
+    """Return the manifests of `main` that the remote's main did not have when last seen."""
+    head, theirs = repo.head(), repo.store.tracking(remote).get("main")
+    if head is None:
+        return []
+    known = set(list_ancestors(repo.store, [theirs])) if theirs else set()
+    return [oid for oid in list_ancestors(repo.store, [head]) if oid not in known]
+
+
+@contextmanager
+def connect(
+    repo: Repository | None,
+    url: str,
+    *,
+    token: str | None = None,
+    insecure_http: bool = False,
+    create: bool = False,
+) -> Iterator[Connection]:
+    """Open a connection to the remote at `url`: HTTP, or a store on this machine.
+
+    Args:
+        create: Make a bare store where a path is absent or an empty directory.
+
+    Raises:
+        NotFound: no store is at that path.
+        Invalid: the URL is not one that a remote has.
+    """
+    location = parse_url(url, insecure_http=insecure_http)
+    if isinstance(location, PathUrl):
+        path = Path(location.path)
+        if not path.is_absolute() and repo is not None:
+            path = repo.root / path
+        with _open_store(path, create) as (store, has_folder):
+            answerer = Answerer(store, local_user(), now_us, may_move=not has_folder)
+            yield LocalRemote(answerer)
+        return
+    from gsync.remotes.http import HttpRemote
+
+    limits = repo.config.limits if repo else ConfigLimits()
+    connection = HttpRemote(
+        url,
+        token,
+        insecure_http=insecure_http,
+        connect_s=limits.connect_s,
+        stall_s=limits.stall_s,
+    )
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _open_store(path: Path, create: bool) -> Iterator[tuple[SqliteStore, bool]]:
+    has_folder = (path / WORKDIR / STORE).is_file()
+    file = path / WORKDIR / STORE if has_folder else path / STORE
+    if not file.is_file():
+        empty = path.is_dir() and not any(path.iterdir())
+        if not create or not (empty or not path.exists()) or not path.parent.is_dir():
+            raise NotFound(
+                f"no gsync store at {path}",
+                hint="a path remote is a repository, or a bare store made with 'gsync init --bare'",
+            )
+        init_repository(path, bare=True)
+    with SqliteStore.open(file) as store:
+        yield store, has_folder
