@@ -6,10 +6,10 @@ Plain functions from messages to messages and streams; the caller carries the by
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gsync.errors import Conflict, GsyncError, Invalid, NotFound
-from gsync.objects.encoding import encode
+from gsync.objects.encoding import decode_trusted, encode
 from gsync.objects.oid import Kind, ObjectId
 from gsync.protocol.frames import Frame, FrameType, StreamBroken
 from gsync.protocol.messages import (
@@ -37,6 +37,17 @@ LEASE_US = 3600 * 1_000_000
 
 class AnsweringStore(PackStore, Refs, Leases, Sessions, State, Protocol):
     """What answering takes: objects, refs, leases, sessions and state of one tenant."""
+
+
+class _Part(NamedTuple):
+    """One request of a push: its first frame's name, and where an open patch had led."""
+
+    first: bytes
+    start: ObjectId | None
+
+
+def _part_state(session: str) -> str:
+    return f"push {session}"
 
 
 class Answerer:
@@ -133,12 +144,16 @@ class Answerer:
         name = session.hex()
         self._store.grant_lease(name, (), self._now_us() + LEASE_US)
         receiver = Receiver(self._store)
+        part: _Part | None = None
         count, taken, ended = 0, [], False
         arrived: list[bytes] = []
         try:
             for frame in frames:
                 if ended:
                     raise StreamBroken("a frame after the end of a stream")
+                if part is None:
+                    part = self._part(name, frame)
+                    receiver.unfinished = part.start
                 if frame.type is FrameType.ANNOUNCE:
                     remember_forgotten(self._store, receiver.forgotten)
                     announcement = decode_announcement(frame.body)
@@ -149,7 +164,8 @@ class Answerer:
                     ended = True
                 else:
                     receiver.take(frame)
-                    arrived.append(frame.name)
+                    if frame.type in (FrameType.PACK, FrameType.DELTA):
+                        arrived.append(frame.name)
                 count += 1
         finally:
             if not taken:
@@ -158,7 +174,24 @@ class Answerer:
         if taken:
             self._store.end_session(name)
             self._store.drop_lease(name)
+            self._store.set_states({_part_state(name): None})
+        elif part is not None:
+            remember_forgotten(self._store, receiver.forgotten)
+            body = encode([part.first, part.start, receiver.unfinished])
+            self._store.set_states({_part_state(name): body})
         return Taken(count, taken)
+
+    def _part(self, session: str, first: Frame) -> _Part:
+        """Return where the patches of this part of a push go on.
+
+        A part may come again, because its answer was lost: then it starts where it started,
+        and not where it ended.
+        """
+        saved = self._store.get_state(_part_state(session))
+        if saved is None:
+            return _Part(first.name, None)
+        last_first, start, end = decode_trusted(saved)
+        return _Part(first.name, start if last_first == first.name else end)
 
     def _move(self, announcement: Announcement) -> list[bytes]:
         if not self._may_move:

@@ -73,11 +73,12 @@ class Receiver:
         objects: How many objects came.
         manifests: The manifests that were stored, in order.
         forgotten: Parents of theirs that the sender has forgotten; the caller keeps them.
+        unfinished: Where the last patch led, while another is to go on from there.
     """
 
     def __init__(self, store: PackStore) -> None:
         self._store = store
-        self._unfinished: ObjectId | None = None
+        self.unfinished: ObjectId | None = None
         self.objects = 0
         self.manifests: list[ObjectId] = []
         self.forgotten: set[ObjectId] = set()
@@ -136,12 +137,12 @@ class Receiver:
             base = self._store.put(Kind.NODE, EMPTY_MAP_BODY)
         elif patch.base:
             base = patch.base
-        elif self._unfinished is not None:
-            base = self._unfinished
+        elif self.unfinished is not None:
+            base = self.unfinished
         else:
             raise Invalid("a patch goes on where none was begun")
         root = edit_map(self._store, base, patch.records)
-        self._unfinished = root if patch.target is None else None
+        self.unfinished = root if patch.target is None else None
         if patch.target not in (None, root):
             assert patch.target is not None
             raise PatchMismatch(patch.target, root)

@@ -304,3 +304,20 @@ def test_a_patched_map_is_the_map() -> None:
     assert count_entries(target, root) == 9000
     assert len(list(list_entries(target, root))) == 9000
     assert list(diff_maps(target, root, root)) == []
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_a_push_in_parts_arrives_whole(repeated: bool) -> None:
+    """A patch that goes on in the next request goes on there, also when a part comes twice."""
+    server, client = MemoryStore(), MemoryStore()
+    tree = {b"dir%d/file%d" % (i % 50, i): b"%d" % i for i in range(9000)}
+    first = commit(client, tree)
+    frames = contents(client, [first], [])
+    announce = encode_announcement(Announcement([("main", None, first)], "push"))
+    frames.append(Frame(FrameType.ANNOUNCE, announce))
+    for start in range(0, len(frames), 2):
+        for _ in range(2 if repeated else 1):
+            answerer(server).frames(b"s" * 16, over_the_wire(frames[start : start + 2]))
+    assert server.find_ref("main") == first
+    assert server.list_log()[-1].seq == 1
+    assert set(client._bodies) - set(server._bodies) == set()
