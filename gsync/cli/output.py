@@ -180,7 +180,8 @@ def notices(app: App, found: Sequence[Notice], *, brief: bool = False) -> Iterat
 
     if not brief:
         for one in found:
-            yield f"{style(app, '!', 'yellow')} {show_path(one.path)}: {one.text}"
+            text = one.text.removeprefix(f"{show_path(one.path)} ")
+            yield f"{style(app, '!', 'yellow')} {show_path(one.path)}: {text}"
         return
     sorts: dict[str, int] = {}
     for one in found:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gsync.paths import show_path
 from gsync.sync.repository import STORE, Repository, scan
 
 FREE_BYTES_MIN = 1 << 30
@@ -109,6 +108,6 @@ def _folder(repo: Repository) -> Iterator[Finding]:
     found = scan(repo, write=False)
     levels = {"secret": "note", "unreadable": "problem", "collision": "problem"}
     for notice in found.notices:
-        yield Finding(levels.get(notice.code, "note"), f"{show_path(notice.path)}: {notice.text}")
+        yield Finding(levels.get(notice.code, "note"), notice.text)
     if not found.notices:
         yield Finding("ok", "nothing in the folder is held back")

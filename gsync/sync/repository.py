@@ -157,8 +157,10 @@ class Repository:
         )
 
 
-def init_repository(directory: Path, *, bare: bool = False) -> Path:
+def init_repository(directory: Path, *, bare: bool = False, dry_run: bool = False) -> Path:
     """Make a repository in `directory` and return the path of its store's directory.
+
+    A folder that has a `gsync.toml` keeps it. With `dry_run` nothing is made.
 
     Raises:
         Conflict: there is one already, here or above.
@@ -172,6 +174,8 @@ def init_repository(directory: Path, *, bare: bool = False) -> Path:
     workdir = directory if bare else directory / WORKDIR
     if bare and directory.is_dir() and any(directory.iterdir()):
         raise Conflict(f"{directory} is not empty", hint="a bare store needs a new directory")
+    if dry_run:
+        return workdir
     workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not bare:
         write_templates(directory)

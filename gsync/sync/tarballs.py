@@ -43,12 +43,20 @@ class Imported:
 
 
 def export_file(
-    repo: Repository, oid: ObjectId, paths: Sequence[bytes], target: Path | None
+    repo: Repository,
+    oid: ObjectId,
+    paths: Sequence[bytes],
+    target: Path | None,
+    *,
+    dry_run: bool = False,
 ) -> Exported:
-    """Write the files of a manifest to `target`, or to stdout; it appears whole or not at all."""
+    """Write the files of a manifest to `target`, or to stdout; it appears whole or not at all.
+
+    With `dry_run` the tarball is made and thrown away, so that its hash can be told.
+    """
     manifest = repo.manifest(oid)
     root = files_root(manifest) or EMPTY_MAP
-    with _writing(target) as out:
+    with open(os.devnull, "wb") if dry_run else _writing(target) as out:
         written = write_tarball(repo.store, root, out, paths=paths)
     left_out = [c.name for c in manifest.collections if c.name != FILES] if manifest else []
     return Exported(

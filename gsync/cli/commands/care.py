@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from gsync.cli.app import App, command
+from gsync.cli.app import App, command, dry_run_option
 from gsync.cli.output import emit, size
 
 
@@ -48,7 +48,7 @@ def verify(app: App, quick: bool) -> None:
 
 
 @command()
-@click.option("--dry-run", is_flag=True, help="Count what would be dropped")
+@dry_run_option
 @click.pass_obj
 def gc(app: App, dry_run: bool) -> None:
     """Drop objects that no ref, tag, log entry or remote names."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gsync.cli.app import App, command, group
+from gsync.cli.app import App, command, dry_run_option, group
 from gsync.cli.changes import change_json, status_lines
 from gsync.cli.output import emit, key_json, note, notices, short, size
 from gsync.errors import Invalid
@@ -18,19 +18,20 @@ from gsync.paths import show_path
 @command()
 @click.argument("folder", required=False, metavar="[DIR]", type=click.Path(path_type=Path))
 @click.option("--bare", is_flag=True, help="Make a store without a folder, to push to")
+@dry_run_option
 @click.pass_obj
-def init(app: App, folder: Path | None, bare: bool) -> None:
+def init(app: App, folder: Path | None, bare: bool, dry_run: bool) -> None:
     """Make a repository in DIR, or here."""
     from gsync.sync.repository import init_repository
 
     target = (app.directory / folder) if folder else app.directory
-    workdir = init_repository(target, bare=bare)
+    workdir = init_repository(target, bare=bare, dry_run=dry_run)
     emit(
         app,
-        {"repository": str(target.absolute()), "bare": bare},
+        {"repository": str(target.absolute()), "bare": bare, "dry_run": dry_run},
         lambda: [
-            f"Made a gsync repository in {workdir}",
-            *([] if bare else ["Next: 'gsync status', then 'gsync snapshot -m TEXT'."]),
+            f"{'Would make' if dry_run else 'Made'} a gsync repository in {workdir}",
+            *([] if bare or dry_run else ["Next: 'gsync status', then 'gsync snapshot -m TEXT'."]),
         ],
     )
 
@@ -86,7 +87,7 @@ def _status_lines(app: App, found: object) -> Iterator[str]:
 
 @command()
 @click.option("-m", "--message", default="", help="Why; shown by 'gsync log'")
-@click.option("--dry-run", is_flag=True, help="Scan and compare, but write nothing")
+@dry_run_option
 @click.pass_obj
 def snapshot(app: App, message: str, dry_run: bool) -> None:
     """Record the folder as a new manifest."""
@@ -140,7 +141,7 @@ def snapshot(app: App, message: str, dry_run: bool) -> None:
     help="Write into this new folder instead of the repository's",
 )
 @click.option("--force", is_flag=True, help="Overwrite unsaved changes")
-@click.option("--dry-run", is_flag=True, help="Say what would be written")
+@dry_run_option
 @click.pass_obj
 def restore(
     app: App, arguments: tuple[str, ...], to: Path | None, force: bool, dry_run: bool
@@ -230,7 +231,7 @@ def cat(app: App, target: str) -> None:
 
 @command()
 @click.argument("paths", nargs=-1, required=True)
-@click.option("--dry-run", is_flag=True, help="Say what would be dropped")
+@dry_run_option
 @click.pass_obj
 def untrack(app: App, paths: tuple[str, ...], dry_run: bool) -> None:
     """Drop PATHs from the next manifests; the files stay on disk."""
@@ -262,8 +263,9 @@ def untrack(app: App, paths: tuple[str, ...], dry_run: bool) -> None:
     help="The file to write, or - for stdout",
     metavar="FILE.tar.gz",
 )
+@dry_run_option
 @click.pass_obj
-def export(app: App, arguments: tuple[str, ...], output: str) -> None:
+def export(app: App, arguments: tuple[str, ...], output: str, dry_run: bool) -> None:
     """Write a manifest's files as a deterministic tarball."""
     from gsync.sync.tarballs import export_file
 
@@ -271,7 +273,7 @@ def export(app: App, arguments: tuple[str, ...], output: str) -> None:
         revs, paths = app.split_revisions(repo, arguments, most=1)
         oid = app.resolve(repo, revs[0] if revs else "HEAD")
         target = None if output == "-" else app.directory / output
-        written = export_file(repo, oid, paths, target)
+        written = export_file(repo, oid, paths, target, dry_run=dry_run)
     document = {
         "manifest": oid.hex(),
         "output": output,
@@ -280,6 +282,7 @@ def export(app: App, arguments: tuple[str, ...], output: str) -> None:
         "gzip_bytes": written.gzip_bytes,
         "tar_blake3": written.tar_blake3.hex(),
         "left_out": written.left_out,
+        "dry_run": dry_run,
     }
     lines = [
         f"{written.entries} entries, {size(written.gzip_bytes)} in {output}.",
@@ -296,7 +299,7 @@ def export(app: App, arguments: tuple[str, ...], output: str) -> None:
 @command("import")
 @click.argument("file", metavar="FILE.tar.gz")
 @click.option("-m", "--message", default="", help="Why; shown by 'gsync log'")
-@click.option("--dry-run", is_flag=True, help="Check the tarball and say what it would change")
+@dry_run_option
 @click.pass_obj
 def import_(app: App, file: str, message: str, dry_run: bool) -> None:
     """Make a manifest from any tarball, and bring the folder to it."""
@@ -355,7 +358,7 @@ def collection_list(app: App) -> None:
 
 @collection.command("remove")
 @click.argument("name")
-@click.option("--dry-run", is_flag=True, help="Say what would be dropped")
+@dry_run_option
 @click.pass_obj
 def collection_remove(app: App, name: str, dry_run: bool) -> None:
     """Leave the collection NAME out of the next manifests."""

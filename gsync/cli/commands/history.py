@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from gsync.cli.app import App, command
+from gsync.cli.app import App, command, dry_run_option
 from gsync.cli.changes import change_json, manifest_json, status_lines
 from gsync.cli.output import emit, short, style, when
 from gsync.errors import Conflict, Invalid, NotFound
@@ -15,8 +15,7 @@ from gsync.objects.oid import ObjectId
 
 
 @command()
-@click.argument("paths", nargs=-1)
-@click.option("--from", "start", default="HEAD", metavar="REV", help="Where to begin")
+@click.argument("arguments", nargs=-1, metavar="[REV] [PATH]...")
 @click.option("--oneline", is_flag=True, help="One line a manifest")
 @click.option("--since", metavar="TIME", help="Only manifests made at or after TIME")
 @click.option("--until", metavar="TIME", help="Only manifests made at or before TIME")
@@ -25,28 +24,28 @@ from gsync.objects.oid import ObjectId
 @click.pass_obj
 def log(
     app: App,
-    paths: tuple[str, ...],
-    start: str,
+    arguments: tuple[str, ...],
     oneline: bool,
     since: str | None,
     until: str | None,
     author: str | None,
     limit: int | None,
 ) -> None:
-    """Show history, newest first; with PATHs only what changed them."""
+    """Show history from REV (default HEAD), newest first; with PATHs only what changed them."""
     from gsync.sync.repository import LogFilter
     from gsync.sync.repository import log as list_log
     from gsync.sync.revisions import parse_time
 
     with app.open() as repo:
+        revs, paths = app.split_revisions(repo, arguments, most=1)
         wanted = LogFilter(
-            paths=tuple(app.keys(repo, paths)),
+            paths=tuple(paths),
             since_us=parse_time(since) if since else None,
             until_us=parse_time(until) if until else None,
             author=author,
             limit=limit,
         )
-        found = list_log(repo, app.resolve(repo, start), wanted)
+        found = list_log(repo, app.resolve(repo, revs[0] if revs else "HEAD"), wanted)
         if app.json:
             emit(app, {"manifests": [manifest_json(oid, m) for oid, m in found]}, lambda: [])
             return
@@ -151,7 +150,7 @@ def refs(app: App) -> None:
 @click.argument("name", required=False)
 @click.argument("rev", default="HEAD")
 @click.option("--delete", is_flag=True, help="Drop the tag here")
-@click.option("--dry-run", is_flag=True, help="Check, but write nothing")
+@dry_run_option
 @click.pass_obj
 def tag(app: App, name: str | None, rev: str, delete: bool, dry_run: bool) -> None:
     """Name REV for good; without NAME list the tags."""
@@ -248,7 +247,7 @@ def reflog(app: App, ref: str | None, verify: bool) -> None:
 )
 @click.option("--before", metavar="TIME", help="Keep what was made at or after TIME")
 @click.option("--reason", default="", help="Why; stands in the log")
-@click.option("--dry-run", is_flag=True, help="List what would be forgotten")
+@dry_run_option
 @click.pass_obj
 def forget(
     app: App,
