@@ -179,7 +179,7 @@ def restore(
 
 @command()
 @click.argument("arguments", nargs=-1, metavar="[REV] [PATH]")
-@click.option("-l", "long", is_flag=True, help="Show ids and sizes")
+@click.option("-l", "--long", "long", is_flag=True, help="Show ids and sizes")
 @click.pass_obj
 def ls(app: App, arguments: tuple[str, ...], long: bool) -> None:
     """List what a manifest holds."""

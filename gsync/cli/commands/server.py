@@ -27,7 +27,11 @@ data_option = click.option(
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain, PEM")
 @click.option("--tls-key", metavar="FILE", help="Private key of the certificate, PEM")
 @click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How the lines about requests are written",
 )
 @click.pass_obj
 def serve(
@@ -63,7 +67,12 @@ def token() -> None:
 @token.command("add")
 @data_option
 @click.option("--tenant", required=True, help="Whose store it opens; made if new")
-@click.option("--scope", type=click.Choice(["read", "write", "admin"]), required=True)
+@click.option(
+    "--scope",
+    type=click.Choice(["read", "write", "admin"]),
+    required=True,
+    help="What its holder may do",
+)
 @click.option("--name", help="Who uses it; the actor in the ref log")
 @click.option("--expires", metavar="DURATION", help="Valid for so long, as in 90d or 12h")
 @dry_run_option
