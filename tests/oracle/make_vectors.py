@@ -129,6 +129,13 @@ def accept_maps():
         cases.append((f"entries of {size} bytes", [part(40, {"zeros": size - 7 - (2 if size < 263 else 3)})]))
     for size in (511, 512, 513):
         cases.append((f"keys of 1000 bytes, first entry {size} bytes", [part(1, {"zeros": size - 10}), part(40, {"integer": "i"}, 1000, 1)]))
+    def low(i):     # a hash that ends a node of 511 bytes, if rule 1 did not forbid it
+        h = blake3(b"\0%07d" % i, derive_key_context="gsync 2026 map split v1").digest()[:4]
+        return int.from_bytes(h, "little") << 63 < (o.W[0] - o.W[511]) << 32
+
+    i = next(filter(low, range(10**6)))
+    cases += [(f"first entry of {n} bytes with a hash low enough to end", [part(1, {"zeros": n - 10}, 7, i), part(1, {"integer": "i"}, 7, i + 1)])
+              for n in (511, 512)]
     out = []
     for d, parts in cases:
         e = entries(parts)
