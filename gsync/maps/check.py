@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gsync.errors import Corrupt
 from gsync.maps.splitter import CHILD_BYTES, splitter
-from gsync.objects.model import Internal, Leaf, Node, decode_node
+from gsync.objects.model import Internal, Leaf, Node, decode_node, decode_node_trusted
 from gsync.objects.oid import Kind, ObjectId
 from gsync.store.base import ObjectReader
 
@@ -24,23 +24,25 @@ def check_map(
     root: ObjectId,
     is_known: Callable[[ObjectId], bool] = lambda oid: False,
 ) -> int:
-    """Check all nodes of the map at `root` and return the number of its entries.
+    """Check the map at `root` and return the number of its entries.
+
+    A known subtree was checked for another place. What depends on the place is checked again:
+    what the parent says, the order of keys, and where its levels end. That reads its left
+    and right edge and nothing between.
 
     Args:
-        is_known: Whether a node, with all below it, was checked before: those are read (for
-            what their parents say of them) but not descended into.
+        is_known: Whether a node, with all below it, was checked before.
 
     Raises:
         MapBroken: a rule of 03-map, section 5, does not hold.
         NotCanonical: a node is not well formed in itself.
         ObjectMissing: a node is not there.
     """
-    body = store.get(Kind.NODE, root)
-    node = decode_node(body)
+    node = decode_node(store.get(Kind.NODE, root))
     if isinstance(node, Internal) and len(node.children) < 2:
         raise MapBroken(root, "an internal root with one child")
-    rows, _, _ = _check(store, root, node, b"", True, is_known)
-    return rows
+    _check(store, root, node, b"", True, is_known)
+    return sum(node.rows) if isinstance(node, Internal) else len(node.keys)
 
 
 def _check(
@@ -50,47 +52,78 @@ def _check(
     above: bytes,
     is_last: bool,
     is_known: Callable[[ObjectId], bool],
-) -> tuple[int, int, bytes]:
-    """Check the node and all below it; return its entries, their bytes, and its last key."""
-    if node.keys and node.keys[0] <= above:
-        raise MapBroken(oid, "a key is not above the keys of the node before")
-    _check_end(oid, node, is_last)
+) -> None:
+    """Check the node and all below it, whose keys have to lie above `above`."""
+    _check_ends(oid, node, is_last)
     if isinstance(node, Leaf):
-        size = sum(map(len, node.keys)) + sum(map(len, node.values))
-        return len(node.keys), size, node.keys[-1] if node.keys else b""
+        _check_first_key(oid, node, above)
+        return
     for index, child_oid in enumerate(node.children):
         child = decode_node(store.get(Kind.NODE, child_oid))
-        level = child.level if isinstance(child, Internal) else 0
-        if level != node.level - 1:
-            raise MapBroken(child_oid, f"level {level} below level {node.level}")
+        if _level(child) != node.level - 1:
+            raise MapBroken(child_oid, f"level {_level(child)} below level {node.level}")
+        if _totals(child) != (node.rows[index], node.sizes[index], node.keys[index]):
+            raise MapBroken(child_oid, "its last key or totals are not what its parent says")
         child_is_last = is_last and index == len(node.children) - 1
         if is_known(child_oid):
-            found = _totals(child)
+            _check_left_edge(store, child_oid, child, above)
+            if not child_is_last:
+                _check_right_edge(store, child_oid, child)
         else:
-            found = _check(store, child_oid, child, above, child_is_last, is_known)
-        if found != (node.rows[index], node.sizes[index], node.keys[index]):
-            raise MapBroken(child_oid, "its last key or totals are not what its parent says")
+            _check(store, child_oid, child, above, child_is_last, is_known)
         above = node.keys[index]
-    return sum(node.rows), sum(node.sizes), node.keys[-1]
+
+
+def _check_left_edge(store: ObjectReader, oid: ObjectId, node: Node, above: bytes) -> None:
+    while isinstance(node, Internal):
+        oid = node.children[0]
+        node = decode_node_trusted(store.get(Kind.NODE, oid))
+    _check_first_key(oid, node, above)
+
+
+def _check_right_edge(store: ObjectReader, oid: ObjectId, node: Node) -> None:
+    _check_last_ends(oid, node)
+    while isinstance(node, Internal):
+        oid = node.children[-1]
+        node = decode_node_trusted(store.get(Kind.NODE, oid))
+        _check_last_ends(oid, node)
+
+
+def _check_first_key(oid: ObjectId, leaf: Leaf, above: bytes) -> None:
+    if leaf.keys and leaf.keys[0] <= above:
+        raise MapBroken(oid, "a key is not above the keys of the node before")
+
+
+def _check_ends(oid: ObjectId, node: Node, is_last: bool) -> None:
+    ends = splitter(_level(node))
+    before = 0
+    for index, size in enumerate(_entry_sizes(node)):
+        is_end = ends(node.keys[index], before, before + size, index + 1)
+        if is_end and index < len(node.keys) - 1:
+            raise MapBroken(oid, "it goes on where the split rule ends a node")
+        if not is_end and index == len(node.keys) - 1 and not is_last:
+            raise MapBroken(oid, "it ends where the split rule ends no node")
+        before += size
+
+
+def _check_last_ends(oid: ObjectId, node: Node) -> None:
+    sizes = _entry_sizes(node)
+    before = sum(sizes[:-1])
+    if not splitter(_level(node))(node.keys[-1], before, before + sizes[-1], len(sizes)):
+        raise MapBroken(oid, "it ends where the split rule ends no node")
+
+
+def _entry_sizes(node: Node) -> list[int]:
+    if isinstance(node, Internal):
+        return [len(key) + CHILD_BYTES for key in node.keys]
+    return [len(key) + len(value) for key, value in zip(node.keys, node.values, strict=True)]
+
+
+def _level(node: Node) -> int:
+    return node.level if isinstance(node, Internal) else 0
 
 
 def _totals(node: Node) -> tuple[int, int, bytes]:
     if isinstance(node, Internal):
         return sum(node.rows), sum(node.sizes), node.keys[-1]
-    size = sum(map(len, node.keys)) + sum(map(len, node.values))
-    return len(node.keys), size, node.keys[-1] if node.keys else b""
-
-
-def _check_end(oid: ObjectId, node: Node, is_last: bool) -> None:
-    level = node.level if isinstance(node, Internal) else 0
-    ends = splitter(level)
-    before = 0
-    count = len(node.keys)
-    for index, key in enumerate(node.keys):
-        after = before + len(key)
-        after += CHILD_BYTES if isinstance(node, Internal) else len(node.values[index])
-        if ends(key, before, after, index + 1) != (index == count - 1) and not (
-            index == count - 1 and is_last
-        ):
-            raise MapBroken(oid, "it does not end where the split rule ends a node")
-        before = after
+    return len(node.keys), sum(_entry_sizes(node)), node.keys[-1] if node.keys else b""

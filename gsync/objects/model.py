@@ -94,6 +94,8 @@ def decode_node(body: bytes) -> Node:
     _check_keys(node.keys)
     if isinstance(node, Leaf):
         _check_values(node.values)
+        if len(node.keys) != len(node.values):
+            raise NotCanonical("map node: arrays of different lengths")
         if not node.keys and body != EMPTY_MAP_BODY:
             raise NotCanonical("map node: empty")
     else:
@@ -107,12 +109,17 @@ def decode_node_trusted(body: bytes) -> Node:
 
 
 def _node(value: Value) -> Node:
-    if type(value) is list and len(value) >= 4 and value[0] == 1:
-        if value[1] == 0 and len(value) == 4:
+    if type(value) is list and len(value) >= 4 and _is_version_1(value[0]):
+        level = value[1]
+        if type(level) is int and level == 0 and len(value) == 4:
             return Leaf(value[2], value[3])
         if len(value) == 6:
             return Internal(value[1], value[2], value[3], value[4], value[5])
     raise NotCanonical("map node: neither a leaf nor an internal node of version 1")
+
+
+def _is_version_1(value: Value) -> bool:
+    return type(value) is int and value == 1  # True and 1.0 are equal to it too
 
 
 def _check_keys(keys: Any) -> None:
@@ -223,11 +230,11 @@ def decode_manifest(body: bytes) -> Manifest:
     """
     match decode(body, BODY_BYTES_MAX[Kind.MANIFEST]):
         case [
-            1,
+            version,
             list() as parents,
             list() as collections,
             [author, time_us, message, list() as extras],
-        ]:
+        ] if _is_version_1(version):
             pass
         case [int() as version, *_] if version != 1:
             raise NotCanonical(f"manifest: version {version}, where this gsync knows 1")
@@ -262,13 +269,15 @@ def _collections(items: list[Any]) -> tuple[Collection, ...]:
 
 def _collection(item: Any) -> Collection:
     match item:
-        case [str() as name, root, int() as count, schema, view] if type(count) is int:
+        case [str() as name, root, count, schema, view] if type(count) is int:
             pass
         case _:
             raise NotCanonical("manifest: a collection is not [name, root, count, schema, view]")
     check_collection_name(name)
     if not 0 <= count < 1 << 63:
         raise NotCanonical(f"manifest: {count} entries in {name}")
+    if name == FILES and (schema is not None or view is not None):
+        raise NotCanonical(f"manifest: {FILES} has neither schema nor view")
     return Collection(
         name,
         _oid(root, "root"),
