@@ -16,7 +16,7 @@ COMPONENT_BYTES_MAX = 255
 _PLAIN = re.compile(rb"[A-Za-z0-9_-][A-Za-z0-9._ -]*(/[A-Za-z0-9_-][A-Za-z0-9._ -]*)*")
 _HFS_IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 _SHORT_NAME = re.compile(r"gsync~[0-9]")
-_DRIVE = re.compile(rb"[A-Za-z]:")
+_DRIVE = re.compile(rb"[A-Za-z]:[/\\]")
 
 
 class IllegalPath(Invalid):
@@ -47,18 +47,22 @@ def _check_slowly(path: bytes) -> None:
             raise IllegalPath(path, f"a component is longer than {COMPONENT_BYTES_MAX} bytes")
         if _is_reserved(component):
             raise IllegalPath(path, "a component is '.gsync', which is gsync's own")
+    if _DRIVE.match(path):
+        raise IllegalPath(path, "begins with a drive")
     if b"\\" in path:
         pieces = path.replace(b"\\", b"/").split(b"/")
-        if any(piece in (b"", b".", b"..") for piece in pieces) or _DRIVE.fullmatch(pieces[0]):
+        if any(piece in (b"", b".", b"..") for piece in pieces):
             raise IllegalPath(path, "read with backslashes as separators it leaves its folder")
         if any(_is_reserved(piece) for piece in pieces):
             raise IllegalPath(path, "a component is '.gsync', which is gsync's own")
 
 
 def _is_reserved(component: bytes) -> bool:
+    """Whether some file system takes the component for `.gsync` (04-manifest, rule 2.5)."""
     if b"s" not in component.lower() and component.isascii():
         return False
-    name = _HFS_IGNORED.sub("", component.decode("utf-8", "surrogateescape"))
+    text = component.decode("utf-8", "surrogateescape")
+    name = _HFS_IGNORED.sub("", text.partition(":")[0])  # behind the colon NTFS has streams
     name = name.rstrip(". ").casefold()
     return name == ".gsync" or _SHORT_NAME.fullmatch(name) is not None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from gsync.changes import Change
 from gsync.maps.omap import MapReader, list_entries
+from gsync.objects.chunk_list import CONTENT_BYTES_MAX
 from gsync.objects.chunking import CHUNKED_ABOVE_BYTES
 from gsync.objects.encoding import NotCanonical, Reference, decode, decode_trusted, encode
 from gsync.objects.model import VALUE_BYTES_MAX
@@ -135,9 +136,9 @@ def _check_place(store: ObjectReader, tree: MapReader, root: ObjectId, path: byt
 
 def _entry(value: Any) -> FileEntry:
     match value:
-        case [int(number), int(size), ref]:
+        case [int(number), int(size), ref] if type(number) is type(size) is int:
             return FileEntry(_type(number), size, ref)
-        case [int(number), int(size), ref, bytes(content)]:
+        case [int(number), int(size), ref, bytes(content)] if type(number) is type(size) is int:
             return FileEntry(_type(number), size, ref, ObjectId(content))
     raise NotCanonical("file entry: not [type, size, ref] or [type, size, ref, content]")
 
@@ -165,6 +166,8 @@ def _check(entry: FileEntry) -> None:
     elif entry.size <= CHUNKED_ABOVE_BYTES:
         if ref.kind is not Kind.BLOB or entry.content is not None:
             raise NotCanonical(f"file entry: {entry.size} bytes are one blob")
+    elif entry.size > CONTENT_BYTES_MAX:
+        raise NotCanonical(f"file entry: content of {entry.size} bytes")
     elif ref.kind is not Kind.CHUNK_LIST or entry.content is None:
         raise NotCanonical(f"file entry: {entry.size} bytes are a chunk list with a content id")
     if entry.content is not None and len(entry.content) != OID_BYTES:
