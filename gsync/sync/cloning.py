@@ -45,6 +45,7 @@ def clone_repository(
     Raises:
         Conflict: `target` is there and not empty, or lies inside a repository.
     """
+    target = Path(os.path.abspath(target))
     _check_target(target)
     if dry_run:
         with connect(None, url, token=token, insecure_http=insecure_http) as connection:

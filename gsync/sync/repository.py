@@ -165,6 +165,7 @@ def init_repository(directory: Path, *, bare: bool = False, dry_run: bool = Fals
     Raises:
         Conflict: there is one already, here or above.
     """
+    directory = Path(os.path.abspath(directory))
     found = find_root(directory)
     if found is not None:
         raise Conflict(
@@ -185,7 +186,7 @@ def init_repository(directory: Path, *, bare: bool = False, dry_run: bool = Fals
 
 def find_root(start: Path) -> Path | None:
     """Return the nearest directory at or above `start` that is a repository, or None."""
-    start = start.absolute()
+    start = Path(os.path.abspath(start))  # without "..", which lies in no repository
     for directory in (start, *start.parents):
         if (directory / WORKDIR / STORE).is_file() or _is_bare(directory):
             return directory

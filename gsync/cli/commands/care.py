@@ -69,6 +69,7 @@ def gc(app: App, dry_run: bool) -> None:
             f"{'Would drop' if dry_run else 'Dropped'} {found.objects} objects"
             f" ({size(found.bytes)}); {found.kept} stay."
         ],
+        report=True,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def fetch(
             else f"{moved.ref} {verb}: {_arrow(moved)}",
             cost_line(moved),
         ],
+        report=True,
     )
 
 
@@ -142,6 +144,7 @@ def pull(
             else f"main {'would move' if dry_run else 'moved'}: {_arrow(moved)}",
             cost_line(moved),
         ],
+        report=True,
     )
 
 
@@ -173,6 +176,7 @@ def push(
             *([] if moved.refs else ["Nothing to push: the remote has everything."]),
             cost_line(moved),
         ],
+        report=True,
     )
 
 
@@ -214,6 +218,7 @@ def sync(
                     f"Would record {len(made.changes)} change(s),"
                     f" and pull {len(pulled.changes)} change(s)."
                 ],
+                report=True,
             )
             return
         oid, pulled, pushed = exchange.sync(repo, name, connect, message)
@@ -234,6 +239,7 @@ def sync(
             else "Nothing to push: the remote has everything.",
             cost_line(pushed),
         ],
+        report=True,
     )
 
 
@@ -258,7 +264,7 @@ def clone(
 
     target = app.directory / (folder or Path(name_from_url(url)))
     if "://" not in url:
-        url = str((app.directory / url).absolute())
+        url = os.path.abspath(app.directory / url)
     token = find_token(url, token_file) if url.startswith("http") else None
     moved, count = clone_repository(
         url,
@@ -279,4 +285,5 @@ def clone(
             else f"The remote is empty; made an empty repository in {target}.",
             cost_line(moved),
         ],
+        report=True,
     )

@@ -33,6 +33,7 @@ def init(app: App, folder: Path | None, bare: bool, dry_run: bool) -> None:
             f"{'Would make' if dry_run else 'Made'} a gsync repository in {workdir}",
             *([] if bare or dry_run else ["Next: 'gsync status', then 'gsync snapshot -m TEXT'."]),
         ],
+        report=True,
     )
 
 
@@ -130,7 +131,7 @@ def snapshot(app: App, message: str, dry_run: bool) -> None:
             )
         yield from notices(app, made.notices, brief=True)
 
-    emit(app, document, text)
+    emit(app, document, text, report=True)
 
 
 @command()
@@ -174,6 +175,7 @@ def restore(
             if count
             else "Nothing to restore: the files are as they are in that manifest.",
         ],
+        report=True,
     )
 
 
@@ -244,6 +246,7 @@ def untrack(app: App, paths: tuple[str, ...], dry_run: bool) -> None:
         app,
         {"untracked": [key_json(path) for path in dropped], "dry_run": dry_run},
         lambda: [f"{'Would untrack' if dry_run else 'Untracked'} {len(dropped)} path(s)."],
+        report=True,
     )
     if tracked_again:
         shown = ", ".join(map(show_path, tracked_again[:3]))
@@ -293,7 +296,7 @@ def export(app: App, arguments: tuple[str, ...], output: str, dry_run: bool) -> 
         for line in lines:
             note(app, line)
     else:
-        emit(app, document, lambda: lines)
+        emit(app, document, lambda: lines, report=True)
 
 
 @command("import")
@@ -327,6 +330,7 @@ def import_(app: App, file: str, message: str, dry_run: bool) -> None:
             + (f" as {short(done.oid)}." if done.oid else "."),
             *notices(app, done.notices),
         ],
+        report=True,
     )
 
 
@@ -370,4 +374,5 @@ def collection_remove(app: App, name: str, dry_run: bool) -> None:
         app,
         {"removed": name, "collections": [c.name for c in manifest.collections]},
         lambda: [f"{'Would remove' if dry_run else 'Removed'} collection {name}."],
+        report=True,
     )

@@ -291,4 +291,5 @@ def forget(
             f"{'Would forget' if dry_run else 'Forgot'} {len(oids)} manifest(s)"
             + (f" and dropped {dropped.objects} objects." if not dry_run else "."),
         ],
+        report=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -42,7 +43,7 @@ def add(
     check_remote_name(name)
     where = parse_url(url, insecure_http=insecure_http)
     # Read from another directory, a relative path would lead elsewhere.
-    text = str(where) if isinstance(where, HttpUrl) else str(app.directory / where.path)
+    text = str(where) if isinstance(where, HttpUrl) else os.path.abspath(where.path)
     if token_file is not None:
         token_file = str(app.directory / token_file)
     with app.open() as repo, repo.locked("gsync remote"):
