@@ -143,14 +143,17 @@ def apply_changes(
 def recover(root: Folder, workdir: Folder) -> bool:
     """Finish or clear away what a crash left; return whether there was a journal.
 
-    To be called at every start, by whoever holds the repository's lock.
+    To be called at every start, by whoever holds the repository's lock. What somebody changed
+    after the crash, and gave way now, is kept below `workdir/rescued`.
     """
     workdir = os.fsencode(workdir)
     plan = _read_journal(workdir)
     if plan is not None:
         try:
             with _Folder(os.fsencode(root)) as folder:
-                _carry_out(folder, os.path.join(workdir, b"stage", plan.operation), plan)
+                stage = os.path.join(workdir, b"stage", plan.operation)
+                _carry_out(folder, stage, plan)
+                _rescue(stage, os.path.join(workdir, b"rescued"), plan)
         except OSError as error:
             raise Unavailable(
                 f"cannot finish an interrupted checkout: {error.strerror or error}",
@@ -160,6 +163,29 @@ def recover(root: Folder, workdir: Folder) -> bool:
         return False
     _end(workdir)
     return plan is not None
+
+
+def _rescue(stage: bytes, rescued: bytes, plan: _Plan) -> None:
+    """Keep what gave way and is not what the plan expected: an edit made after the crash."""
+    paths = dict((*plan.moves_out, *plan.moves_in))
+    expected = dict(plan.olds)
+    with _Folder(stage) as staged:
+        old = staged.directory(b"old")
+        for number in os.listdir(old):
+            stat = os.stat(number, dir_fd=old, follow_symlinks=False)
+            if st.S_ISLNK(stat.st_mode):
+                found = blob_id(os.fsencode(os.readlink(number, dir_fd=old)))
+            elif st.S_ISREG(stat.st_mode):
+                found = ObjectId(_hash_file(old, os.fsencode(number)))
+            else:
+                continue
+            if found != expected.get(int(number)):
+                os.makedirs(rescued, mode=0o700, exist_ok=True)
+                name = paths[int(number)].rpartition(b"/")[2][:200]
+                target = os.path.join(
+                    rescued, plan.operation[:8] + b"-" + b"%d-" % int(number) + name
+                )
+                os.rename(number, target, src_dir_fd=old)
 
 
 def checkout_fresh(
@@ -391,6 +417,7 @@ class _Plan:
         removed: Directories that go if they are empty, deepest first.
         made: Directories that are to be made, outermost first.
         moves_in: Number and path of what comes.
+        olds: Number and content id of what gives way, as it was when the plan was made.
     """
 
     operation: bytes
@@ -398,6 +425,7 @@ class _Plan:
     removed: list[bytes]
     made: list[bytes]
     moves_in: list[tuple[int, bytes]]
+    olds: list[tuple[int, bytes]]
 
 
 def _plan(folder: _Folder, changes: Sequence[Change]) -> _Plan:
@@ -427,6 +455,11 @@ def _plan(folder: _Folder, changes: Sequence[Change]) -> _Plan:
         sorted(emptied - needed, key=lambda path: (-path.count(b"/"), path)),
         sorted(path for path in needed if not _is_directory(folder, path)),
         moves_in,
+        [
+            (number, decode_entry(old).content_id or b"")
+            for number, (_, old, _) in enumerate(changes)
+            if old is not None
+        ],
     )
 
 
@@ -574,7 +607,7 @@ def _written(folder: _Folder, change: Change) -> Written:
 
 
 def _write_journal(workdir: bytes, plan: _Plan) -> None:
-    fields = [plan.operation, plan.moves_out, plan.removed, plan.made, plan.moves_in]
+    fields = [plan.operation, plan.moves_out, plan.removed, plan.made, plan.moves_in, plan.olds]
     body = msgpack.packb([1, *fields])
     temporary = os.path.join(workdir, b"journal.tmp")
     with open(temporary, "wb") as file:
@@ -594,10 +627,10 @@ def _read_journal(workdir: bytes) -> _Plan | None:
         return None
     if blob_id(data[32:]) != data[:32]:
         raise Corrupt(f"{show_path(path)} is damaged", hint="keep it and what is in 'stage'")
-    version, operation, moves_out, removed, made, moves_in = msgpack.unpackb(data[32:])
+    version, operation, moves_out, removed, made, moves_in, olds = msgpack.unpackb(data[32:])
     if version != 1:
         raise Corrupt(f"{show_path(path)} has version {version}, where 1 is known")
-    return _Plan(operation, _pairs(moves_out), removed, made, _pairs(moves_in))
+    return _Plan(operation, _pairs(moves_out), removed, made, _pairs(moves_in), _pairs(olds))
 
 
 def _pairs(items: Any) -> list[tuple[int, bytes]]:
