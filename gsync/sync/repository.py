@@ -27,7 +27,7 @@ from gsync.replicas.base import Notice, Scan
 from gsync.store.base import RefMove
 from gsync.store.sqlite import SqliteStore
 from gsync.sync.compare import FileChange, describe, files_root, select
-from gsync.sync.lock import locked
+from gsync.sync.lock import Locked, locked
 from gsync.transfer.history import get_manifest, is_ancestor, list_ancestors
 
 WORKDIR = ".gsync"
@@ -209,7 +209,19 @@ def open_repository(start: Path, *, read_only: bool = False) -> Repository:
     workdir = root if _is_bare(root) else root / WORKDIR
     config = load_config(root, workdir)
     store = SqliteStore.open(workdir / STORE, read_only=read_only)
-    return Repository(root, workdir, store, config)
+    repo = Repository(root, workdir, store, config)
+    if not read_only and (workdir / "journal").exists():
+        _finish(repo)
+    return repo
+
+
+def _finish(repo: Repository) -> None:
+    """Finish what a crash left, unless the command that works at it is still alive."""
+    try:
+        with locked(repo.workdir / "lock", "gsync", wait_s=0):
+            repo.recover()
+    except Locked:
+        pass
 
 
 def local_user() -> str:

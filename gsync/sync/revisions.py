@@ -49,11 +49,11 @@ def resolve(store: RevisionStore, text: str) -> ObjectId:
     return oid
 
 
-def parse_time(text: str) -> int:
+def parse_time(text: str, *, day_start: bool = False) -> int:
     """Return microseconds since 1970 for an ISO 8601 time; without a zone it is UTC.
 
     A date alone means the end of that day, so that `@2026-01-05` is what was current when
-    the 5th was over.
+    the 5th was over; or its start, where a range begins with it.
 
     Raises:
         Invalid: it is no such time.
@@ -66,7 +66,7 @@ def parse_time(text: str) -> int:
         ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    if _DAY.fullmatch(text):
+    if _DAY.fullmatch(text) and not day_start:
         moment += timedelta(days=1) - timedelta(microseconds=1)
     return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1))
 

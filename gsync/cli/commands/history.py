@@ -40,7 +40,7 @@ def log(
         revs, paths = app.split_revisions(repo, arguments, most=1)
         wanted = LogFilter(
             paths=tuple(paths),
-            since_us=parse_time(since) if since else None,
+            since_us=parse_time(since, day_start=True) if since else None,
             until_us=parse_time(until) if until else None,
             author=author,
             limit=limit,
@@ -263,7 +263,9 @@ def forget(
     from gsync.sync.repository import now_us
     from gsync.sync.revisions import parse_time
 
-    rule = maintenance.KeepRule(keep_last, keep_daily, parse_time(before) if before else None)
+    rule = maintenance.KeepRule(
+        keep_last, keep_daily, parse_time(before, day_start=True) if before else None
+    )
     if rev is not None and rule != maintenance.KeepRule():
         raise Invalid("give either a revision or a rule, not both")
     if rev is not None and not reason:

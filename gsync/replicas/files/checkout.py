@@ -317,7 +317,9 @@ def read_live(root: Folder, path: bytes, bytes_max: int) -> bytes | None:
 
 def _check_live(folder: _Folder, changes: Sequence[Change], is_clean: IsClean | None) -> None:
     try:
-        differing = [c.key for c in changes if not _is_old(folder, c, is_clean)]
+        differing = [
+            c.key for c in changes if not _is_old(folder, c, is_clean) and not _is_done(folder, c)
+        ]
     except OSError as error:
         raise _failed(error) from error
     if differing:
@@ -362,6 +364,13 @@ def _is_old(folder: _Folder, change: Change, is_clean: IsClean | None) -> bool:
     if old.type is EntryType.SYMLINK:
         return blob_id(os.readlink(name, dir_fd=fd)) == old.content_id
     return _hash_file(fd, name) == old.content_id
+
+
+def _is_done(folder: _Folder, change: Change) -> bool:
+    """Return whether what is live is what the change would bring: nothing would be lost."""
+    if change.new is None:
+        return folder.find_stat(change.key) is None
+    return _is_old(folder, Change(change.key, change.new, None), None)
 
 
 def entry_type(mode: int) -> EntryType | None:
