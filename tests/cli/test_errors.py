@@ -286,7 +286,6 @@ def test_disk_full(small_disk: Path) -> None:
     before = head(folder)
     write(folder, {"big": os.urandom(2_200_000)})
     message, hint = refused(folder, "snapshot", code=7)
-    print(message, hint)
     assert "full" in message + hint or "space" in message + hint
     assert head(folder) == before
     (folder / "big").unlink()
