@@ -99,7 +99,7 @@ class Limits:
 
     connect_s: int = 10
     stall_s: int = 30
-    attempts: int = 6
+    attempts: int = 5
     import_entries_max: int = 1_000_000
     import_bytes_max: int = 64 << 30
     import_ratio_max: int = 1_000

@@ -169,7 +169,7 @@ def encode_log(after: int) -> bytes:
 def decode_log(body: bytes) -> int:
     """Return the seq after which entries are wanted, or raise Invalid."""
     match _message(body):
-        case [1, int(after)] if after >= 0:
+        case [1, int(after)] if 0 <= after < 1 << 63:
             return after
     raise _malformed("log")
 
@@ -311,7 +311,7 @@ def _head(value: Any) -> tuple[int, bytes] | None:
     match value:
         case None:
             return None
-        case [int(seq), bytes(digest)] if seq >= 1 and len(digest) == OID_BYTES:
+        case [int(seq), bytes(digest)] if 1 <= seq < 1 << 63 and len(digest) == OID_BYTES:
             return seq, digest
     raise _malformed("log head")
 

@@ -112,6 +112,7 @@ class HttpRemote:
         insecure_http: Let a token go through plain http beyond loopback.
         ca_file: Certificates to trust instead of the usual ones.
         stall_s: How long the other side may neither send nor take a byte.
+        attempts: How often a request is tried.
         sleep, rand: The clock and the dice of the waits between attempts.
 
     Raises:
@@ -127,9 +128,11 @@ class HttpRemote:
         ca_file: str | None = None,
         connect_s: float = CONNECT_S,
         stall_s: float = STALL_S,
+        attempts: int = ATTEMPTS_MAX,
         sleep: Callable[[float], None] = time.sleep,
         rand: Callable[[], float] = random.random,
     ) -> None:
+        self._attempts = attempts
         where = parse_url(url, insecure_http=insecure_http)
         if not isinstance(where, HttpUrl):
             raise Invalid("not the URL of a server: expected http(s)://HOST[:PORT]/TENANT")
@@ -239,7 +242,7 @@ class HttpRemote:
 
     def _retry(self, attempt: Callable[[], T]) -> T:
         """Return what `attempt` returns, or raise its error when more attempts are no use."""
-        for number in range(1, ATTEMPTS_MAX):
+        for number in range(1, self._attempts):
             try:
                 return attempt()
             except Unavailable as error:

@@ -233,6 +233,10 @@ class Sessions(Protocol):
         """Forget the frames of `session`."""
         ...
 
+    def collections(self) -> int:
+        """Return how many garbage collections there were, so that one between can be told."""
+        ...
+
 
 class State(Protocol):
     """Small named values of this repository that are no objects: cached, or local."""

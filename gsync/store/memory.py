@@ -133,6 +133,9 @@ class MemoryStore:
     def end_session(self, session: str) -> None:
         self._frames.pop(session, None)
 
+    def collections(self) -> int:
+        return 0
+
     # State
 
     def get_state(self, name: str) -> bytes | None:

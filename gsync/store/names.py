@@ -139,6 +139,21 @@ class SqliteNames(SqliteFile):
         with self._writing("ending a session") as db:
             db.query("DELETE FROM session_frame WHERE session = ?", (session,))
 
+    def collections(self) -> int:
+        """Return how many garbage collections there were."""
+        return self._counter("collections")
+
+    def drop_expired(self, now_us: int) -> None:
+        """Forget sessions that ended, and the frames of all: a collection may have dropped them."""
+        with self._writing("ending old sessions") as db:
+            db.query("DELETE FROM session_frame")
+            db.query("DELETE FROM lease WHERE expires_us <= ?", (now_us,))
+            db.query("DELETE FROM session WHERE expires_us <= ?", (now_us,))
+            db.query(
+                "DELETE FROM state WHERE name LIKE 'push %'"
+                " AND substr(name, 6) NOT IN (SELECT session FROM session)"
+            )
+
     # State
 
     def get_state(self, name: str) -> bytes | None:

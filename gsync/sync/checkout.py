@@ -13,6 +13,7 @@ from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP, find_value
 from gsync.objects.encoding import decode_trusted, encode
 from gsync.objects.oid import ObjectId
+from gsync.paths import parents_of
 from gsync.replicas.base import ReplicaChanged
 from gsync.replicas.files.checkout import apply_changes, checkout_fresh, recover
 from gsync.replicas.files.index import record
@@ -104,13 +105,21 @@ def restore_folder(
             next(iter(select_entries(repo.store, root, [path])))
     unsaved = {change.key: change for change in scan(repo, write=False).changes}
     wanted: list[Change] = []
+    alone: set[bytes] = set()
     for change in scan_against(repo, root):
         if paths and not is_below(change.key, paths):
             continue
         known = unsaved.get(change.key)
-        if change.old is None and known is not None and known.old is None:
-            continue  # on disk alone: nothing to bring back, and not ours to remove
         wanted.append(Change(change.key, change.new, change.old))
+        if change.old is None and known is not None and known.old is None:
+            alone.add(change.key)
+    # What is on disk alone is not ours to remove, unless it stands where something comes back.
+    brought = {change.key for change in wanted if change.new is not None}
+    above = {parent for key in brought for parent in parents_of(key)}
+    alone -= {
+        key for key in alone if key in above or any(top in brought for top in parents_of(key))
+    }
+    wanted = [change for change in wanted if change.key not in alone]
     lost = [c.key for c in wanted if c.key in unsaved and unsaved[c.key].new is not None]
     if lost and not force:
         raise ReplicaChanged(lost)

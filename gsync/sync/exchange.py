@@ -141,6 +141,7 @@ class _Exchange:
             more = [decode_entry(body) for body in self.connection.log(last.seq)]
             if not more:
                 break
+            check_chain(more, last)  # also ends a server that repeats itself
             entries += more
             last = more[-1]
         check_chain(entries, kept)
@@ -161,8 +162,11 @@ class _Exchange:
         if wants:
             tips = [*store.list_refs().values(), *store.tracking(self.remote).values()]
             haves = choose_haves(store, tips, welcome.limits.have_max)
-            receiver = Receiver(store)
-            if haves and not store.tracking(self.remote) and _is_stranger(self.repo, welcome):
+            by_level = bool(
+                haves and not store.tracking(self.remote) and _is_stranger(self.repo, welcome)
+            )
+            receiver = Receiver(store, by_level=by_level)
+            if by_level:
                 self._fetch_by_level(receiver, wants, welcome.limits)
             else:
                 self._fetch_stream(receiver, wants, haves)
@@ -392,6 +396,12 @@ def _moves(
     for name, oid in repo.store.list_refs().items():
         if theirs.get(name) == oid or (name.startswith("tags/") and name in theirs):
             continue
+        if (
+            name.startswith("deploy/")
+            and name in theirs
+            and not _builds_on(repo, theirs[name], oid)
+        ):
+            continue  # what runs there is newer than what is known here, or was rolled back
         moves.append((name, theirs.get(name), oid))
     return moves
 
@@ -525,6 +535,7 @@ def connect(
         insecure_http=insecure_http,
         connect_s=limits.connect_s,
         stall_s=limits.stall_s,
+        attempts=limits.attempts,
     )
     try:
         yield connection

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from gsync.changes import Change
 from gsync.errors import Corrupt, GsyncError, Invalid, NotFound
@@ -24,6 +23,7 @@ from gsync.transfer.history import (
 from gsync.views.files import check_tree_changes
 
 _BATCH = 4096
+_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,9 @@ def _verify_roots(store: SqliteStore, found: Verified) -> None:
         todo = [oid]
         while todo:
             current = todo.pop()
-            if current in done or current in forgotten:
+            if current in done or (
+                current in forgotten and name[:3] != "ref" and store.missing([current])
+            ):
                 continue
             done.add(current)
             try:
@@ -260,6 +262,7 @@ def collect(store: SqliteStore, now_us: int, *, dry_run: bool = False) -> Collec
         dead = [size for _, oid, size in store.list_objects() if oid not in keep]
         return Collected(len(dead), sum(dead), len(keep))
     dropped = store.drop_objects(keep, mark)
+    store.drop_expired(now_us)
     store.shrink_file()
     return Collected(dropped.objects, dropped.body_bytes, len(keep))
 
@@ -271,8 +274,10 @@ def list_reachable(store: SqliteStore, roots: Iterable[ObjectId]) -> set[ObjectI
         Corrupt: an object is named and missing.
     """
     found: set[ObjectId] = set()
+    roots = set(roots)
     todo: list[tuple[Kind, ObjectId]] = [(Kind.MANIFEST, oid) for oid in roots]
-    forgotten = forgotten_ids(store)
+    # What something names stays, whatever was forgotten before it was named.
+    forgotten = forgotten_ids(store) - roots
     while todo:
         # Blobs have no references and are most of all objects: they are never read.
         batch = [(kind, oid) for kind, oid in todo if oid not in found and oid not in forgotten]
@@ -354,8 +359,7 @@ def check_forgettable(store: SqliteStore, oid: ObjectId) -> ObjectId:
 def _last_of_days(store: SqliteStore, line: list[ObjectId], days: int) -> set[ObjectId]:
     newest: dict[object, ObjectId] = {}
     for oid in line:
-        moment = datetime.fromtimestamp(get_manifest(store, oid).time_us / 1e6, UTC)
-        newest.setdefault(moment.date(), oid)
+        newest.setdefault(get_manifest(store, oid).time_us // _DAY_US, oid)
         if len(newest) > days:
             newest.popitem()
             break

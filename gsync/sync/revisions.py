@@ -14,7 +14,7 @@ from gsync.transfer.history import get_manifest
 
 PREFIX_DIGITS_MIN = 4
 _HEX = re.compile(r"[0-9a-f]{4,64}")
-_STEPS = re.compile(r"(.*?)((?:~[0-9]*|\^)*)")
+_STEPS = re.compile(r"(.*?)((?:~[0-9]*|\^)*)", re.DOTALL)
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -33,6 +33,8 @@ def resolve(store: RevisionStore, text: str) -> ObjectId:
         NotFound: nothing is called so.
         Invalid: a prefix that is ambiguous or too short, or a malformed time.
     """
+    if not text.isprintable():
+        raise NotFound(f"no revision {text!r}")
     base, _, when = text.partition("@")
     match = _STEPS.fullmatch(base)
     assert match is not None

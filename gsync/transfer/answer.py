@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
-from gsync.errors import Conflict, GsyncError, Invalid, NotFound
+from gsync.errors import Conflict, GsyncError, Invalid, NotFound, Unavailable
 from gsync.objects.encoding import decode_trusted, encode
 from gsync.objects.oid import Kind, ObjectId
 from gsync.protocol.frames import Frame, FrameType, StreamBroken
@@ -44,6 +44,7 @@ class _Part(NamedTuple):
 
     first: bytes
     start: ObjectId | None
+    collections: int
 
 
 def _part_state(session: str) -> str:
@@ -129,6 +130,9 @@ class Answerer:
             )
         session = begin.session.hex()
         self._store.grant_lease(session, begin.bases, self._now_us() + LEASE_US)
+        if self._store.get_state(_part_state(session)) is None:
+            body = encode([b"", None, None, self._store.collections()])
+            self._store.set_states({_part_state(session): body})
         return self._store.frames_of(session)
 
     def frames(self, session: bytes, frames: Iterable[Frame]) -> Taken:
@@ -177,7 +181,7 @@ class Answerer:
             self._store.set_states({_part_state(name): None})
         elif part is not None:
             remember_forgotten(self._store, receiver.forgotten)
-            body = encode([part.first, part.start, receiver.unfinished])
+            body = encode([part.first, part.start, receiver.unfinished, part.collections])
             self._store.set_states({_part_state(name): body})
         return Taken(count, taken)
 
@@ -188,10 +192,18 @@ class Answerer:
         and not where it ended.
         """
         saved = self._store.get_state(_part_state(session))
+        collections = self._store.collections()
         if saved is None:
-            return _Part(first.name, None)
-        last_first, start, end = decode_trusted(saved)
-        return _Part(first.name, start if last_first == first.name else end)
+            return _Part(first.name, None, collections)
+        last_first, start, end, seen = decode_trusted(saved)
+        if seen != collections:
+            # What an earlier part found present, and did not store again, may be gone.
+            self._store.set_states({_part_state(session): None})
+            raise Unavailable(
+                "a garbage collection ran on the server during this push; nothing was moved",
+                hint="push again",
+            )
+        return _Part(first.name, start if last_first == first.name else end, collections)
 
     def _move(self, announcement: Announcement) -> list[bytes]:
         if not self._may_move:

@@ -67,14 +67,39 @@ def fetch_by_level(
                         found[inner] = below
             if owed:
                 raise Incomplete(batch[0][0], min(owed))
-        absent = store.missing(found)
-        asked |= absent
-        todo = sorted((found[oid], oid) for oid in absent)
+        todo = sorted(_absent(store, found, received, asked))
     for _, body in reversed(manifests):
         for kind, oid in references(Kind.MANIFEST, body):
             if kind is Kind.NODE:
                 check_received_map(store, oid, received)
     _admit_in_order(store, receiver, manifests)
+
+
+def _absent(
+    store: PackStore,
+    found: dict[ObjectId, Kind],
+    received: set[ObjectId],
+    asked: set[ObjectId],
+) -> list[Want]:
+    """Return what of `found` and below it is not here.
+
+    Structure that is here may be what an interrupted attempt left, without what it refers to:
+    it is walked, and checked like what is received now. A manifest that is here is complete.
+    """
+    absent: list[Want] = []
+    while found:
+        gone = store.missing(found)
+        absent += [(found[oid], oid) for oid in gone]
+        asked |= found.keys()
+        below: dict[ObjectId, Kind] = {}
+        for oid, kind in found.items():
+            if oid not in gone and kind in (Kind.NODE, Kind.CHUNK_LIST):
+                received.add(oid)
+                for inner_kind, inner in references(kind, store.get(kind, oid)):
+                    if inner not in asked:
+                        below[inner] = inner_kind
+        found = below
+    return absent
 
 
 def _admit_in_order(
@@ -107,7 +132,7 @@ def _bodies(frames: Iterable[Frame], receiver: Receiver) -> Iterator[tuple[Kind,
         count += 1
         if frame.type is FrameType.MANIFESTS:
             bodies, absent = decode_manifests(frame.body)
-            receiver.forgotten |= absent
+            receiver.believe_forgotten(bodies, absent)
             for body in bodies:
                 yield Kind.MANIFEST, body, object_id(Kind.MANIFEST, body)
         else:

@@ -74,10 +74,14 @@ class Receiver:
         manifests: The manifests that were stored, in order.
         forgotten: Parents of theirs that the sender has forgotten; the caller keeps them.
         unfinished: Where the last patch led, while another is to go on from there.
+
+    Args:
+        by_level: Whether nodes come by id; the caller then checks the maps they make.
     """
 
-    def __init__(self, store: PackStore) -> None:
+    def __init__(self, store: PackStore, *, by_level: bool = False) -> None:
         self._store = store
+        self._by_level = by_level
         self.unfinished: ObjectId | None = None
         self.objects = 0
         self.manifests: list[ObjectId] = []
@@ -109,6 +113,8 @@ class Receiver:
             raise Invalid(f"a pack of more than {PACK_BYTES_MAX} bytes")
         if any(kind != Kind.BLOB for kind in pack.kinds):
             for kind, inner in unpack_objects(pack):
+                if kind is Kind.NODE and not self._by_level:
+                    raise Invalid("a map node in a stream; maps come as patches")
                 _check_structure(kind, inner)
         self._store.put_pack(pack)
         self.objects += len(pack.sizes)
@@ -149,9 +155,18 @@ class Receiver:
 
     def _take_manifests(self, body: bytes) -> None:
         bodies, absent = decode_manifests(body)
-        self.forgotten |= absent
+        self.believe_forgotten(bodies, absent)
         for item in bodies:
             self.admit(item)
+
+    def believe_forgotten(self, bodies: list[bytes], absent: set[ObjectId]) -> None:
+        """Take the sender's word for absent parents, but for nothing that is here.
+
+        What is marked as forgotten may be dropped by gc, so only parents of the manifests that
+        came along, and only such as this store has not, can be marked by a peer.
+        """
+        parents = {parent for body in bodies for parent in decode_manifest(body).parents}
+        self.forgotten |= self._store.missing(absent & parents)
 
     def admit(self, body: bytes) -> None:
         """Store one manifest, after the check that everything below it is here."""
@@ -233,6 +248,8 @@ def _check_present(store: PackStore, references: Iterable[Reference]) -> None:
 
 def _with_chunks(store: PackStore, references: Iterable[Reference]) -> Iterator[Reference]:
     for ref in references:
+        if ref.kind not in (Kind.BLOB, Kind.CHUNK_LIST):
+            raise Invalid(f"a value refers to a {ref.kind.name.lower()}, where contents may stand")
         if ref.kind is Kind.CHUNK_LIST:
             yield from list_chunks(lambda oid: store.get(Kind.CHUNK_LIST, oid), ref)
         else:

@@ -15,7 +15,13 @@ from gsync.maps.omap import build_map, count_entries, list_entries
 from gsync.objects.chunk_list import ChunkListBuilder
 from gsync.objects.chunking import split_buffers
 from gsync.objects.encoding import Reference, encode
-from gsync.objects.model import Collection, Manifest, encode_manifest
+from gsync.objects.model import (
+    EMPTY_MAP_BODY,
+    Collection,
+    Manifest,
+    decode_manifest,
+    encode_manifest,
+)
 from gsync.objects.oid import Kind, ObjectId, blob_id
 from gsync.protocol.frames import (
     FRAME_BYTES_MAX,
@@ -24,12 +30,14 @@ from gsync.protocol.frames import (
     Patch,
     StreamBroken,
     encode_frame,
+    pack_frame,
     patch_frame,
     read_frames,
 )
 from gsync.protocol.messages import Announcement, Fetch, Hello, encode_announcement
 from gsync.store.memory import MemoryStore
 from gsync.transfer.answer import Answerer
+from gsync.transfer.history import forgotten_ids
 from gsync.transfer.negotiate import fetch_by_level, take_stream
 from gsync.transfer.receive import Incomplete, PatchMismatch, Receiver
 from gsync.transfer.send import objects_in
@@ -144,7 +152,7 @@ def test_levels_bring_the_same_without_a_common_manifest(seed: int) -> None:
     tree = random_tree(r, 200)
     commit(target, tree)
     wanted = commit(source, changed_tree(r, tree), (commit(source, tree),))
-    receiver, trips, sent = Receiver(target), 0, 0
+    receiver, trips, sent = Receiver(target, by_level=True), 0, 0
     conversation = fetch_by_level(target, receiver, [wanted], 16_384)
     try:
         wants = next(conversation)
@@ -321,3 +329,59 @@ def test_a_push_in_parts_arrives_whole(repeated: bool) -> None:
     assert server.find_ref("main") == first
     assert server.list_log()[-1].seq == 1
     assert set(client._bodies) - set(server._bodies) == set()
+
+
+def test_a_peer_marks_nothing_as_forgotten_that_is_here() -> None:
+    """Only absent parents of what it sends are believed; gc would drop what is marked."""
+    server, client = MemoryStore(), MemoryStore()
+    first = commit(client, {b"a": b"1"})
+    push(server, contents(client, [first], []), [("main", None, first)])
+    lie = Frame(FrameType.MANIFESTS, encode([[], [first]]))
+    answerer(server).frames(b"e" * 16, over_the_wire([lie]))
+    second = commit(client, {b"a": b"2"}, (first,))
+    body = client.get(Kind.MANIFEST, second)
+    frames = contents(client, [second], [first])[:-1]
+    lie = Frame(FrameType.MANIFESTS, encode([[body], [first, bytes(32)]]))
+    answerer(server).frames(b"f" * 16, over_the_wire([*frames, lie]))
+    assert forgotten_ids(server) == set()
+
+
+def test_nodes_in_a_stream_are_refused() -> None:
+    """Maps come as patches, which make them right; nodes as they please do not come in."""
+    store = MemoryStore()
+    root = build_map(store, [(b"a", put_file(store, b"x"))])
+    frames = [pack_frame(pack) for pack in store.export_packs([(Kind.NODE, root)])]
+    refused(frames, Invalid)
+
+
+def test_values_refer_to_contents_only() -> None:
+    """A value that refers to a node, which nothing would walk, is refused."""
+    store = MemoryStore()
+    node = store.put(Kind.NODE, EMPTY_MAP_BODY)
+    root = build_map(store, [(b"k", encode([Reference(Kind.NODE, node, 0)]))])
+    collections = (Collection("db/main/t", root, 1),)
+    body = encode_manifest(Manifest((), collections, "", 0, ""))
+    oid = store.put(Kind.MANIFEST, body)
+    target = MemoryStore()
+    target.put(Kind.NODE, EMPTY_MAP_BODY)
+    frames = [f for f in contents(store, [oid], []) if f.type is not FrameType.PACK]
+    refused(frames, Invalid, target)
+
+
+def test_fetch_by_level_goes_on_where_it_was_cut() -> None:
+    """Nodes that an interrupted attempt left without their children do not count as complete."""
+    source, target = MemoryStore(), MemoryStore()
+    tree = {b"dir%d/file%d" % (i % 50, i): b"%d" % i for i in range(3000)}
+    wanted = commit(source, tree)
+    manifest = decode_manifest(source.get(Kind.MANIFEST, wanted))
+    root = manifest.collections[0].root
+    target.put(Kind.NODE, source.get(Kind.NODE, root))
+    conversation = fetch_by_level(target, Receiver(target, by_level=True), [wanted], 16_384)
+    try:
+        wants = next(conversation)
+        while True:
+            wants = conversation.send(list(answerer(source).objects(wants)))
+    except StopIteration:
+        pass
+    assert target.missing([wanted]) == set()
+    assert set(source._bodies) - set(target._bodies) == set()
