@@ -38,10 +38,8 @@ def check_manifest(body):
     need(is_int(time) and -(2**63) <= time < 2**63, "time")
     need(text(message, 0, 65536) and "\0" not in message, "message")
     need(isinstance(extras, list) and len(extras) <= 64, "extras")
-    need(
-        all(isinstance(x, list) and len(x) == 2 and text(x[0], 1, 255) for x in extras),
-        "layout of an extra",
-    )
+    for x in extras:
+        need(isinstance(x, list) and len(x) == 2 and text(x[0], 1, 255), "layout of an extra")
     need(rising([x[0] for x in extras]), "extras are not sorted")
 
 
@@ -73,10 +71,8 @@ def check_path(path):
 def check_paths(paths):
     for p in paths:
         check_path(p)
-        need(
-            not any(p[:i] in paths for i, c in enumerate(p) if c == 47),
-            "a path is a file and a directory",
-        )
+        above = [p[:i] for i, c in enumerate(p) if c == 47]
+        need(not set(above) & set(paths), "a path is a file and a directory")
 
 
 def check_file_entry(value):
