@@ -233,6 +233,10 @@ class Sessions(Protocol):
         """Forget the frames of `session`."""
         ...
 
+    def renew(self) -> None:
+        """Believe nothing that was seen before: a request begins on a handle that is kept."""
+        ...
+
     def collections(self) -> int:
         """Return how many garbage collections there were, so that one between can be told."""
         ...

@@ -133,6 +133,9 @@ class MemoryStore:
     def end_session(self, session: str) -> None:
         self._frames.pop(session, None)
 
+    def renew(self) -> None:
+        """Nothing to do: nobody else changes what is in memory."""
+
     def collections(self) -> int:
         return 0
 

@@ -139,6 +139,11 @@ class SqliteNames(SqliteFile):
         with self._writing("ending a session") as db:
             db.query("DELETE FROM session_frame WHERE session = ?", (session,))
 
+    def renew(self) -> None:
+        """Flush, and let the next put look for collections that ran since the last one."""
+        self.flush()
+        self._collections_seen = None
+
     def collections(self) -> int:
         """Return how many garbage collections there were."""
         return self._counter("collections")

@@ -105,8 +105,9 @@ def _verify_roots(store: SqliteStore, found: Verified) -> None:
         todo = [oid]
         while todo:
             current = todo.pop()
+            is_named = current == oid and name.startswith("ref ")
             if current in done or (
-                current in forgotten and name[:3] != "ref" and store.missing([current])
+                current in forgotten and not is_named and store.missing([current])
             ):
                 continue
             done.add(current)

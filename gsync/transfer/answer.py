@@ -146,6 +146,7 @@ class Answerer:
             GsyncError: a frame was refused.
         """
         name = session.hex()
+        self._store.renew()
         self._store.grant_lease(name, (), self._now_us() + LEASE_US)
         receiver = Receiver(self._store)
         part: _Part | None = None

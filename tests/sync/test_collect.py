@@ -1,0 +1,113 @@
+"""Garbage collection never drops what something names, nor what a push relies on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gsync.errors import Unavailable
+from gsync.maps.omap import build_map
+from gsync.objects.encoding import Reference
+from gsync.objects.model import Collection, Manifest, encode_manifest
+from gsync.objects.oid import Kind, ObjectId
+from gsync.protocol.frames import Frame, FrameType
+from gsync.protocol.messages import Announcement, Begin, encode_announcement
+from gsync.store.base import RefMove
+from gsync.store.memory import MemoryStore
+from gsync.store.sqlite import SqliteStore
+from gsync.sync.maintenance import KeepRule, collect, forget, list_forgettable, verify
+from gsync.transfer.answer import Answerer
+from gsync.transfer.history import order_new
+from gsync.transfer.send import send_manifests
+from gsync.views.files import EntryType, FileEntry, encode_entry
+
+NOW_US = 1_800_000_000_000_000
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    with SqliteStore.create(tmp_path / "store.db") as opened:
+        yield opened
+
+
+def commit(
+    store: SqliteStore | MemoryStore, content: bytes, *parents: ObjectId, time_us: int = 0
+) -> ObjectId:
+    ref = Reference(Kind.BLOB, store.put(Kind.BLOB, content), len(content))
+    value = encode_entry(FileEntry(EntryType.FILE, len(content), ref))
+    files = Collection("files", build_map(store, [(b"a", value)]), 1)
+    manifest = Manifest(parents, (files,), "me", time_us, "m")
+    return store.put(Kind.MANIFEST, encode_manifest(manifest))
+
+
+def move(store: SqliteStore, name: str, old: ObjectId | None, new: ObjectId) -> None:
+    store.move_refs([RefMove(name, old, new)], time_us=NOW_US, actor="me", why="test")
+
+
+def history(store: SqliteStore, count: int) -> list[ObjectId]:
+    line: list[ObjectId] = []
+    for n in range(count):
+        line.append(commit(store, b"%d" % n, *line[-1:], time_us=n))
+        move(store, "main", line[-2] if n else None, line[-1])
+    return line
+
+
+def test_forgotten_history_goes_and_named_history_stays(store: SqliteStore) -> None:
+    """After forget and gc only what is kept is there, and verify finds no hole."""
+    line = history(store, 6)
+    move(store, "tags/v1", None, line[1])
+    gone = list_forgettable(store, KeepRule(last=2))
+    assert set(gone) == {line[0], line[2], line[3]}
+    forget(store, gone, actor="me", reason="forget", now_us=NOW_US)
+    collect(store, NOW_US)
+    assert store.missing(line) == set(gone)
+    assert verify(store).problems == []
+
+
+def test_a_forgotten_manifest_that_is_named_again_stays(store: SqliteStore) -> None:
+    """A tag made after forget keeps its target, and all below it, from the collection."""
+    line = history(store, 4)
+    forget(store, line[:2], actor="me", reason="forget", now_us=NOW_US)
+    move(store, "tags/again", None, line[0])
+    collect(store, NOW_US)
+    assert store.missing(line) == {line[1]}
+    assert verify(store).problems == []
+
+
+def test_what_nothing_names_goes(store: SqliteStore) -> None:
+    """Objects that were put and never named are dropped, and nothing else."""
+    line = history(store, 2)
+    loose = store.put(Kind.BLOB, b"loose")
+    store.flush()
+    assert collect(store, NOW_US, dry_run=True).objects == 1
+    assert store.missing([loose]) == set()
+    assert collect(store, NOW_US).objects == 1
+    assert store.missing([loose, *line]) == {loose}
+
+
+def test_a_collection_between_two_parts_refuses_the_push(tmp_path: Path) -> None:
+    """A part whose contents were there, dead, and were dropped in between, is not completed."""
+    client = MemoryStore()
+    wanted = commit(client, b"content that the server had once")
+    frames = list(send_manifests(client, order_new(client, [wanted], [])))
+    body = encode_announcement(Announcement([("main", None, wanted)], "push"))
+    announce = Frame(FrameType.ANNOUNCE, body)
+    with SqliteStore.create(tmp_path / "store.db") as store:
+        commit(store, b"content that the server had once")
+        store.flush()
+
+        def answerer() -> Answerer:
+            return Answerer(store, "me", lambda: NOW_US)
+
+        answerer().begin(Begin(b"s" * 16, []))
+        answerer().frames(b"s" * 16, frames)
+        with SqliteStore.open(tmp_path / "store.db") as other:
+            collect(other, NOW_US)
+        with pytest.raises(Unavailable):
+            answerer().frames(b"s" * 16, [announce])
+        assert store.find_ref("main") is None
+        answerer().frames(b"t" * 16, [*frames, announce])
+        assert store.find_ref("main") == wanted
+        assert verify(store).problems == []
