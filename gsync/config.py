@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from gsync.errors import Conflict, Invalid, NotFound, TooLarge
-from gsync.urls import HttpUrl, PathUrl, check_remote_name, parse_url
+from gsync.urls import (
+    HttpUrl,
+    PathUrl,
+    check_database_name,
+    check_remote_name,
+    parse_database_url,
+    parse_url,
+)
 
 SHARED_FILE = "gsync.toml"
 LOCAL_FILE = "config.toml"
@@ -62,10 +69,40 @@ class InvalidConfig(Invalid):
 
 
 @dataclass(frozen=True, slots=True)
+class TableConfig:
+    """`[db.NAME.tables.TABLE]`: what everybody has to see in one table alike.
+
+    Attributes:
+        key: The columns of the sync key, in order.
+        local: Columns that mean nothing in another database.
+        volatile: Columns that a trigger keeps.
+        excluded: Columns that are left out for another reason.
+        protected: Columns that an apply changes only when told to.
+        keep_rows: Whether an apply deletes rows only when told to.
+    """
+
+    key: tuple[str, ...]
+    local: tuple[str, ...] = ()
+    volatile: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    protected: tuple[str, ...] = ()
+    keep_rows: bool = False
+
+    def roles(self) -> dict[str, str]:
+        """Return the role of every column that is left out."""
+        roles = dict.fromkeys(self.local, "local") | dict.fromkeys(self.volatile, "volatile")
+        return roles | dict.fromkeys(self.excluded, "excluded")
+
+
+Tables = Mapping[str, TableConfig]
+
+
+@dataclass(frozen=True, slots=True)
 class Shared:
-    """`gsync.toml`."""
+    """`gsync.toml`; `databases` has the tables of each database by name."""
 
     version: int = 1
+    databases: Mapping[str, Tables] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +131,23 @@ class Remote:
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseConfig:
+    """`[db.NAME]`: where this machine's copy of the database `NAME` is.
+
+    Attributes:
+        url: Without a password.
+        password_file: A file that holds the password and nothing else.
+        peer: The same tables elsewhere, for `sync-all`; or None.
+        peer_password_file: The same for the peer.
+    """
+
+    url: str
+    password_file: str | None = None
+    peer: str | None = None
+    peer_password_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """`[limits]`: what one machine may want otherwise; what peers agree on is not here."""
 
@@ -112,16 +166,28 @@ class Local:
     author: Author = Author()
     remotes: Mapping[str, Remote] = field(default_factory=dict)
     limits: Limits = Limits()
+    databases: Mapping[str, DatabaseConfig] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the environment says; None where it says nothing."""
+    """What the environment says; None where it says nothing.
+
+    Attributes:
+        passwords: Passwords of databases, by the part of the variable's name between
+            `GSYNC_DB_` and `_PASSWORD`.
+    """
 
     token: str | None = field(default=None, repr=False)
     author: str | None = None
     no_color: bool = False
     config_home: Path = Path()
+    passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def password(self, name: str, *, peer: bool = False) -> str | None:
+        """Return the password of the database `name`, or of its peer, or None."""
+        variable = name.upper().replace("-", "_") + ("_PEER" if peer else "")
+        return self.passwords.get(variable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +212,11 @@ class Config:
     def limits(self) -> Limits:
         """This machine's limits."""
         return self.local.limits
+
+    @property
+    def databases(self) -> list[str]:
+        """The names of the databases that have tables to record and a URL here, sorted."""
+        return sorted(self.shared.databases.keys() & self.local.databases.keys())
 
     def remote(self, name: str) -> Remote:
         """Return the remote `name`, or raise NoRemote."""
@@ -201,7 +272,15 @@ def environment(environ: Mapping[str, str]) -> Environment:
         no_color=bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb",
         # The base directory specification has a relative one ignored.
         config_home=Path(home) if home.startswith("/") else Path(expand("~/.config")),
+        passwords={
+            match[1]: value
+            for name, value in environ.items()
+            if value and (match := _PASSWORD.fullmatch(name))
+        },
     )
+
+
+_PASSWORD = re.compile(r"GSYNC_DB_([A-Z0-9_]+)_PASSWORD")
 
 
 def expand(path: str) -> str:
@@ -212,7 +291,7 @@ def expand(path: str) -> str:
 def parse_shared(data: bytes) -> Shared:
     """Return what `gsync.toml` says, or raise InvalidConfig."""
     table = _parse(data, SHARED_FILE)
-    _refuse_outside(table, SHARED_FILE, "")
+    _refuse_outside(_without_tables(table), SHARED_FILE, "")
     top = _Table(table, SHARED_FILE)
     version = top.whole("version", 1, 1, 1 << 31)
     if version != 1:
@@ -221,8 +300,65 @@ def parse_shared(data: bytes) -> Shared:
             f"version {version} is newer than this gsync knows, which is 1",
             hint="install a newer gsync",
         )
+    databases = {name: _tables(name, inner) for name, inner in top.tables("db").items()}
     top.close()
-    return Shared(version)
+    return Shared(version, databases)
+
+
+def _without_tables(table: dict[str, Any]) -> dict[str, Any]:
+    """Return the file without `db.NAME.tables`, which holds names that others chose.
+
+    A table may well be called `hooks`; what stands below it is columns, and read as such.
+    """
+    databases = table.get("db")
+    if not isinstance(databases, dict):
+        return table
+    rest = {
+        name: {key: value for key, value in inner.items() if key != "tables"}
+        if isinstance(inner, dict)
+        else inner
+        for name, inner in databases.items()
+    }
+    return table | {"db": rest}
+
+
+def _tables(name: str, database: _Table) -> Tables:
+    check_database_name(name)
+    tables = {table: _table(table, inner) for table, inner in database.tables("tables").items()}
+    database.close()
+    return tables
+
+
+def _table(name: str, table: _Table) -> TableConfig:
+    if not _TABLE_NAME.fullmatch(name):
+        raise InvalidConfig(
+            table.file, f"{name[:80]!r} is no table that can be recorded: expected a name of"
+            " letters, digits, '_', '.' and '-'"
+        )  # fmt: skip
+    found = TableConfig(
+        key=table.names("key"),
+        local=table.names("local"),
+        volatile=table.names("volatile"),
+        excluded=table.names("excluded"),
+        protected=table.names("protected"),
+        keep_rows=table.flag("keep_rows"),
+    )
+    table.close()
+    if not found.key:
+        raise InvalidConfig(table.file, f"db table {name} has no key")
+    named = [*found.key, *found.local, *found.volatile, *found.excluded]
+    for column in named:
+        if named.count(column) > 1:
+            raise InvalidConfig(table.file, f"db table {name}: column {column} has two roles")
+    for column in found.protected:
+        if column in named:
+            raise InvalidConfig(
+                table.file, f"db table {name}: {column} is protected, but not recorded as data"
+            )
+    return found
+
+
+_TABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
 
 
 def parse_local(data: bytes, shown: str = f".gsync/{LOCAL_FILE}") -> Local:
@@ -230,8 +366,26 @@ def parse_local(data: bytes, shown: str = f".gsync/{LOCAL_FILE}") -> Local:
     top = _Table(_parse(data, shown), shown)
     author, limits = _author(top.table("author")), _limits(top.table("limits"))
     remotes = {name: _remote(name, table) for name, table in top.tables("remotes").items()}
+    databases = {name: _database(name, table) for name, table in top.tables("db").items()}
     top.close()
-    return Local(author, remotes, limits)
+    return Local(author, remotes, limits, databases)
+
+
+def _database(name: str, table: _Table) -> DatabaseConfig:
+    url = table.text("url")
+    if url is None:
+        raise InvalidConfig(table.file, f"db.{name} has no url")
+    database = DatabaseConfig(
+        url, table.text("password_file"), table.text("peer"), table.text("peer_password_file")
+    )
+    table.close()
+    try:
+        check_database_name(name)
+        for text in filter(None, (database.url, database.peer)):
+            parse_database_url(text)
+    except Invalid as error:
+        raise InvalidConfig(table.file, f"db.{name}: {error.message}", hint=error.hint) from error
+    return database
 
 
 def _author(table: _Table) -> Author:
@@ -298,6 +452,13 @@ class _Table:
         if value is not None and (not value or not value.isprintable()):
             raise self._wrong(name, "a text of printable characters", value)
         return value
+
+    def names(self, name: str) -> tuple[str, ...]:
+        values = self._value(name, list, "a list of names", [])
+        for value in values:
+            if not isinstance(value, str) or not value:
+                raise self._wrong(name, "a list of names", value)
+        return tuple(values)
 
     def flag(self, name: str) -> bool:
         return bool(self._value(name, bool, "true or false", False))
@@ -483,6 +644,48 @@ def remove_remote(workdir: Path, name: str) -> None:
             del document["remotes"]
 
     _edit(workdir / LOCAL_FILE, remove)
+
+
+def add_database(workdir: Path, name: str, database: DatabaseConfig) -> None:
+    """Write `[db.NAME]` into the file in `workdir`; the caller holds the lock.
+
+    Raises:
+        Conflict: another database is called so.
+    """
+    check_database_name(name)
+
+    def add(document: Any) -> None:
+        import tomlkit
+
+        databases = document.setdefault("db", tomlkit.table(is_super_table=True))
+        if name in databases and databases[name].get("url") != database.url:
+            raise Conflict(
+                f"a database is called {name!r} already: {databases[name].get('url')}",
+                hint="choose another name with --name",
+            )
+        table = databases.setdefault(name, tomlkit.table())
+        table["url"] = database.url
+        for key in ("password_file", "peer", "peer_password_file"):
+            value = getattr(database, key)
+            if value is not None:
+                table[key] = value
+
+    _edit(workdir / LOCAL_FILE, add)
+
+
+def append_shared(root: Path, text: str) -> None:
+    """Append `text`, whole tables with their comments, to `gsync.toml`; the rest stays as it is.
+
+    Raises:
+        InvalidConfig: the file would not be one afterwards.
+    """
+    path = root / SHARED_FILE
+    data = _read_file(path, SHARED_FILE) or SHARED_TEMPLATE.encode()
+    if not data.endswith(b"\n"):
+        data += b"\n"
+    data += b"\n" + text.encode()
+    parse_shared(data)
+    write_file(path, data, mode=stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
 
 
 def _edit(path: Path, change: Callable[[Any], None]) -> None:

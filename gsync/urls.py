@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gsync.errors import Invalid
 
@@ -158,4 +158,85 @@ def check_remote_name(name: str) -> None:
             f"a remote called {name!r} could be mistaken for a manifest's id",
             hint="add a letter after f, or a hyphen",
             name=name,
+        )
+
+
+# --- Databases -----------------------------------------------------------------------
+
+_DATABASE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_POSTGRES = re.compile(r"(postgres(?:ql)?)://(?:([^/?#@]*)@)?([^@]*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrl:
+    """Where a database is.
+
+    Attributes:
+        engine: `postgres` or `sqlite`.
+        location: For Postgres the URL without its password, as libpq reads it; for SQLite
+            the path of the file, absolute or relative to what the caller says.
+        password: What stood in the URL, percent-encoded no more; or None.
+    """
+
+    engine: str
+    location: str
+    password: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return self.location if self.engine == "postgres" else f"sqlite:///{self.location}"
+
+
+def parse_database_url(text: str, *, with_password: bool = False) -> DatabaseUrl:
+    """Return where `text` points: `postgresql://...` as libpq has it, or `sqlite:///PATH`.
+
+    After the three slashes stands the path: `sqlite:///app.db` is relative, and an absolute
+    one makes a fourth, `sqlite:////var/lib/app.db`, as SQLAlchemy and Django read it.
+
+    Args:
+        with_password: Let the URL of a Postgres hold a password; a caller that writes URLs
+            down, or takes them from a command line, does not.
+
+    Raises:
+        InvalidUrl: it is neither, or has a password in it.
+    """
+    if not text or len(text) > URL_CHARS_MAX or not text.isprintable():
+        raise InvalidUrl(f"a URL has 1 to {URL_CHARS_MAX} printable characters")
+    if text.startswith("sqlite:"):
+        path = text.removeprefix("sqlite:///")
+        if path == text or not path or "?" in path or "#" in path:
+            raise InvalidUrl(
+                "expected sqlite:///PATH",
+                hint="a relative path follows three slashes, an absolute one makes four",
+            )
+        return DatabaseUrl("sqlite", path)
+    match = _POSTGRES.fullmatch(text)
+    if not match:
+        raise InvalidUrl(
+            f"not the URL of a database: {text.partition(':')[0][:40]!r}",
+            hint="write postgresql://USER@HOST/DATABASE or sqlite:///PATH",
+        )
+    user, colon, password = (match[2] or "").partition(":")
+    rest, query, options = match[3].partition("?")
+    in_query = re.search(r"(?:^|&)password=", options)
+    if (colon or in_query) and not with_password or in_query:
+        raise InvalidUrl(
+            f"the URL of the database at {rest.partition('/')[0] or 'localhost'} holds a password",
+            hint="leave it out: put it into a file and name that as password_file, or into the"
+            " variable GSYNC_DB_NAME_PASSWORD, or into ~/.pgpass",
+        )
+    location = f"postgresql://{user + '@' if user else ''}{rest}{query}{options}"
+    return DatabaseUrl("postgres", location, _unquote(password) if colon else None)
+
+
+def _unquote(text: str) -> str:
+    raw = _PERCENT.sub(lambda m: bytes((int(m[1], 16),)), text.encode())
+    return raw.decode("utf-8", "replace")
+
+
+def check_database_name(name: str) -> None:
+    """Raise InvalidName unless `name` may be a database's in the configuration."""
+    if not _DATABASE.fullmatch(name):
+        raise InvalidName(
+            f"not a database's name: expected {_DATABASE.pattern}, found {name[:80]!r}",
+            name=name[:80],
         )

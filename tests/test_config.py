@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from gsync.config import (
+    DatabaseConfig,
     InvalidConfig,
     Remote,
+    TableConfig,
+    add_database,
     add_remote,
+    append_shared,
     environment,
     load_config,
     parse_local,
@@ -18,7 +22,13 @@ from gsync.config import (
     write_templates,
 )
 from gsync.errors import Conflict, Invalid, NotFound
-from gsync.urls import HttpUrl, PathUrl, check_remote_name, parse_url
+from gsync.urls import (
+    HttpUrl,
+    PathUrl,
+    check_remote_name,
+    parse_database_url,
+    parse_url,
+)
 
 HOSTILE = [
     ("a URL", 'home = "https://evil.example/x"'),
@@ -179,3 +189,84 @@ def test_environment_wins_over_the_file() -> None:
     found = environment({"GSYNC_AUTHOR": "Ada <a@b>", "GSYNC_TOKEN": "secret", "NO_COLOR": "1"})
     assert (found.author, found.token, found.no_color) == ("Ada <a@b>", "secret", True)
     assert "secret" not in repr(found)
+
+
+# --- Databases -----------------------------------------------------------------------
+
+TABLES = """
+[db.main.tables.users]
+key = ["id"]
+protected = ["roles"]
+keep_rows = true
+
+[db.main.tables.hooks]
+key = ["url", "token"]
+local = ["id"]
+volatile = ["updated_at"]
+"""
+
+
+def test_tables_may_be_called_as_others_chose() -> None:
+    """What stands below `tables` are names of tables and columns, no commands or addresses."""
+    found = parse_shared(TABLES.encode()).databases["main"]
+    assert found["users"] == TableConfig(("id",), protected=("roles",), keep_rows=True)
+    assert found["hooks"].roles() == {"id": "local", "updated_at": "volatile"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[db.main.tables.t]", "has no key"),
+        ('[db.main.tables.t]\nkey = "id"', "a list of names"),
+        ('[db.main.tables.t]\nkey = ["a"]\nlocal = ["a"]', "two roles"),
+        ('[db.main.tables.t]\nkey = ["a"]\nprotected = ["a"]', "not recorded as data"),
+        ('[db.main.tables.t]\nkeys = ["a"]', "unknown setting"),
+        ('[db.main.tables."a/b"]\nkey = ["a"]', "no table"),
+        ('[db.Main.tables.t]\nkey = ["a"]', "not a database"),
+        ('[db.main]\nurl = "x"', "addresses"),
+        ('[db.main]\nfile = "postgresql://h/d"', "URLs"),
+    ],
+)
+def test_tables_rejected(text: str, says: str) -> None:
+    """A mistake below [db] is named, and an address there is refused."""
+    with pytest.raises(Invalid, match=says):
+        parse_shared(text.encode())
+
+
+def test_database_urls() -> None:
+    """Both engines, with a password only where it is asked for, which is then no part of it."""
+    assert parse_database_url("sqlite:///a/b.db").location == "a/b.db"
+    assert parse_database_url("sqlite:////a/b.db").location == "/a/b.db"
+    found = parse_database_url("postgres://ann:p%40ss@h:5433/d?sslmode=require", with_password=True)
+    assert (str(found), found.password) == ("postgresql://ann@h:5433/d?sslmode=require", "p@ss")
+    assert "p@ss" not in repr(found)
+    assert str(parse_database_url("postgresql:///d?host=/run/pg")) == "postgresql:///d?host=/run/pg"
+    for text in ("postgresql://a:secret@h/d", "postgresql://h/d?password=secret"):
+        with pytest.raises(Invalid, match="password") as caught:
+            parse_database_url(text)
+        assert "secret" not in f"{caught.value} {caught.value.hint}"
+    for text in ("", "mysql://h/d", "sqlite://x", "sqlite:///", "h/d"):
+        with pytest.raises(Invalid):
+            parse_database_url(text)
+
+
+def test_databases_are_written_with_comments_kept(tmp_path: Path) -> None:
+    """`db add` appends to the one file and edits the other; both read back."""
+    workdir = tmp_path / ".gsync"
+    workdir.mkdir()
+    write_templates(tmp_path)
+    append_shared(tmp_path, "# why\n" + TABLES)
+    add_database(workdir, "main", DatabaseConfig("postgresql://h/d", "~/.secrets/pw"))
+    with pytest.raises(Conflict, match="called 'main' already"):
+        add_database(workdir, "main", DatabaseConfig("postgresql://h/other"))
+    config = load_config(tmp_path, workdir, {"GSYNC_DB_MAIN_PASSWORD": "x"})
+    assert config.databases == ["main"]
+    assert config.local.databases["main"].password_file == "~/.secrets/pw"
+    assert (config.environment.password("main"), config.environment.password("other")) == (
+        "x",
+        None,
+    )
+    assert "# why" in (tmp_path / "gsync.toml").read_text()
+    with pytest.raises(InvalidConfig):
+        append_shared(tmp_path, "[db.main.tables.t]\nkey = 1\n")
+    assert load_config(tmp_path, workdir, {}).shared == config.shared

@@ -12,7 +12,7 @@ import pytest
 from gsync.cli.app import EverywhereOption
 from gsync.cli.main import cli
 from gsync.cli.output import EXIT_CODES
-from gsync.config import Author, Limits, Remote, Shared
+from gsync.config import Author, DatabaseConfig, Limits, Remote, TableConfig
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = (ROOT / "README.md").read_text() + (ROOT / "spec" / "10-cli.md").read_text()
@@ -54,7 +54,8 @@ def test_options_have_help(name: str) -> None:
 def test_settings_are_documented() -> None:
     """Every setting of both files, and every variable, is in the configuration page."""
     names = ["GSYNC_TOKEN", "GSYNC_AUTHOR", "NO_COLOR", "XDG_CONFIG_HOME"]
-    for table in (Author, Limits, Remote, Shared):
+    names += ["version", "GSYNC_DB_NAME_PASSWORD"]
+    for table in (Author, DatabaseConfig, Limits, Remote, TableConfig):
         names += [field.name for field in dataclasses.fields(table)]
     assert [name for name in names if f"`{name}`" not in SETTINGS] == []
 
