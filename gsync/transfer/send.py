@@ -34,7 +34,9 @@ _BATCH_OBJECTS = 4096
 _BATCH_BYTES = 16 << 20
 # A delta's dictionary: small enough that many changed texts share one frame's overhead.
 _DELTA_BASE_BYTES = 1 << 17
+# A patch ends with its bytes or its records (a third of what one takes).
 _PATCH_BYTES = 1 << 18
+_PATCH_RECORDS = 1 << 14
 _MANIFESTS_BYTES = 1 << 19
 # Remembered as sent, so that a content under many paths goes once. Beyond it is sent again.
 _SENT_MAX = 1 << 18
@@ -129,7 +131,7 @@ class _Sender:
             yield from self._change(change)
             records.append((change.key, change.new))
             size += len(change.key) + len(change.new or b"")
-            if size >= _PATCH_BYTES:
+            if size >= _PATCH_BYTES or len(records) >= _PATCH_RECORDS:
                 yield patch_frame(Patch(start, records, None))
                 start, records, size = ObjectId(b""), [], 0
         yield patch_frame(Patch(start, records, new.root))

@@ -25,6 +25,7 @@ from gsync.objects.model import (
 from gsync.objects.oid import Kind, ObjectId, blob_id
 from gsync.protocol.frames import (
     FRAME_BYTES_MAX,
+    RECORDS_MAX,
     Frame,
     FrameType,
     Patch,
@@ -312,6 +313,21 @@ def test_a_patched_map_is_the_map() -> None:
     assert count_entries(target, root) == 9000
     assert len(list(list_entries(target, root))) == 9000
     assert list(diff_maps(target, root, root)) == []
+
+
+def test_many_short_records_fit_their_patches() -> None:
+    """Deleting more entries than a patch may have, with short keys, takes several patches."""
+    store, target = MemoryStore(), MemoryStore()
+    one = encode(1)
+    entries = [(n.to_bytes(3, "big"), one) for n in range(RECORDS_MAX + 10_000)]
+    parents: tuple[ObjectId, ...] = ()
+    for table in (entries, entries[:1]):
+        collection = Collection("db/main/t", build_map(store, table), len(table))
+        body = encode_manifest(Manifest(parents, (collection,), "me", 1, "m"))
+        oid = store.put(Kind.MANIFEST, body)
+        take_stream(Receiver(target), answerer(store).fetch(Fetch([oid], list(parents))))
+        parents = (oid,)
+    assert target.missing(parents) == set()
 
 
 @pytest.mark.parametrize("repeated", [False, True])
