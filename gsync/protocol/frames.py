@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from blake3 import blake3
 
 from gsync.errors import Corrupt, TooLarge
-from gsync.objects.encoding import NotCanonical, decode, encode
+from gsync.objects.encoding import NotCanonical, Value, decode, encode
 from gsync.objects.oid import OID_BYTES, ObjectId
 from gsync.objects.packs import Pack, compress, decompress
 
@@ -22,6 +22,13 @@ PATCH_BYTES_MAX = 4 << 20
 """What a patch frame may unpack to."""
 
 RECORDS_MAX = 50_000
+
+SLOT_MAX = 65_535
+"""More than the elements of any value: one takes a byte, and a value has 65,536 with its head."""
+
+Cells = tuple[tuple[int, Value], ...]
+"""What changes in a value that is an array: slots, rising, with their new elements."""
+
 _LENGTH = struct.Struct(">I")
 
 
@@ -136,12 +143,13 @@ class Patch:
     Attributes:
         base: The root to start from; None for the empty map; b"" when it goes on from where
             the patch before it led.
-        records: Keys, rising, with their new values; None deletes.
+        records: Keys, rising, with their new values, or with the cells that change in the value
+            that the base has; None deletes.
         target: The root to arrive at, or None when another patch goes on.
     """
 
     base: ObjectId | None
-    records: Sequence[tuple[bytes, bytes | None]]
+    records: Sequence[tuple[bytes, bytes | Cells | None]]
     target: ObjectId | None
 
 
@@ -151,7 +159,8 @@ def patch_frame(patch: Patch) -> Frame:
     last = b""
     for key, value in patch.records:
         shared = _shared(last, key)
-        records.append([shared, key[shared:], value])
+        flat = flatten_cells(value) if isinstance(value, tuple) else value
+        records.append([shared, key[shared:], flat])
         last = key
     return Frame(FrameType.PATCH, compress(encode([patch.base, records, patch.target])))
 
@@ -167,21 +176,42 @@ def decode_patch(body: bytes) -> Patch:
             pass
         case _:
             raise NotCanonical("patch frame: not [base, records, target]")
-    records: list[tuple[bytes, bytes | None]] = []
+    records: list[tuple[bytes, bytes | Cells | None]] = []
     last = b""
     for item in items:
         match item:
-            case [int(shared), bytes(rest), None | bytes() as value] if 0 <= shared <= len(last):
-                key = last[:shared] + rest
-                if key <= last:
-                    raise NotCanonical("patch frame: keys do not rise strictly")
-                records.append((key, value))
-                last = key
+            case [int(shared), bytes(rest), None | bytes() | list() as value]:
+                pass
             case _:
-                raise NotCanonical("patch frame: a record is not [shared, rest, value]")
+                raise NotCanonical("patch frame: a record is not [shared, rest, value or cells]")
+        if type(shared) is not int or not 0 <= shared <= len(last):
+            raise NotCanonical("patch frame: a record shares what the key before does not have")
+        key = last[:shared] + rest
+        if key <= last:
+            raise NotCanonical("patch frame: keys do not rise strictly")
+        records.append((key, _cells(value) if isinstance(value, list) else value))
+        last = key
     return Patch(
         ObjectId(b"") if base == b"" else _oid_or_none(base), records, _oid_or_none(target)
     )
+
+
+def flatten_cells(cells: Cells) -> list[Value]:
+    """Return cells as a patch holds them: slot, element, slot, element."""
+    return [item for cell in cells for item in cell]
+
+
+def _cells(flat: list[Value]) -> Cells:
+    if not flat or len(flat) % 2:
+        raise NotCanonical(f"patch frame: cells of {len(flat)} items, where pairs are expected")
+    before = -1
+    for slot in flat[::2]:
+        if type(slot) is not int or not before < slot <= SLOT_MAX:
+            raise NotCanonical(
+                f"patch frame: slot {slot!r:.20} after {before}: expected to rise, to {SLOT_MAX}"
+            )
+        before = slot
+    return tuple(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _shared(left: bytes, right: bytes) -> int:

@@ -14,7 +14,7 @@ from gsync.changes import Change
 from gsync.errors import Corrupt, Invalid
 from gsync.maps.check import check_map
 from gsync.maps.diff import diff_maps
-from gsync.maps.omap import EMPTY_MAP, count_entries, edit_map
+from gsync.maps.omap import EMPTY_MAP, MapReader, count_entries, edit_map
 from gsync.objects.chunk_list import decode_chunk_list, list_chunks
 from gsync.objects.encoding import Reference, decode, decode_trusted
 from gsync.objects.model import (
@@ -31,14 +31,18 @@ from gsync.objects.oid import Kind, ObjectId
 from gsync.objects.packs import PACK_BYTES_MAX, unpack_objects
 from gsync.protocol.frames import (
     FRAME_BYTES_MAX,
+    PATCH_BYTES_MAX,
+    Cells,
     Frame,
     FrameType,
+    Patch,
     decode_delta,
     decode_pack,
     decode_patch,
 )
 from gsync.protocol.messages import decode_error
 from gsync.store.base import ObjectMissing, PackStore
+from gsync.transfer.patch import put_cells
 from gsync.transfer.send import references_in
 from gsync.views.files import check_tree_changes
 
@@ -137,7 +141,7 @@ class Receiver:
     def _take_patch(self, body: bytes) -> None:
         patch = decode_patch(body)
         for _, value in patch.records:
-            if value is not None:
+            if isinstance(value, bytes):
                 decode(value, VALUE_BYTES_MAX)
         if patch.base is None:
             base = self._store.put(Kind.NODE, EMPTY_MAP_BODY)
@@ -147,11 +151,26 @@ class Receiver:
             base = self.unfinished
         else:
             raise Invalid("a patch goes on where none was begun")
-        root = edit_map(self._store, base, patch.records)
+        root = edit_map(self._store, base, self._whole_values(patch, base))
         self.unfinished = root if patch.target is None else None
         if patch.target not in (None, root):
             assert patch.target is not None
             raise PatchMismatch(patch.target, root)
+
+    def _whole_values(self, patch: Patch, base: ObjectId) -> Iterator[tuple[bytes, bytes | None]]:
+        """Yield keys and new values; one value at a time is made from its cells.
+
+        Keys rise, so the look into the base goes along the leaves that the edit reads too.
+        """
+        reader = MapReader(self._store, base)
+        whole = 0
+        for key, value in patch.records:
+            if isinstance(value, tuple):
+                value = _with_cells(None if patch.base is None else reader.find(key), key, value)
+                whole += len(key) + len(value)
+                if whole > PATCH_BYTES_MAX:
+                    raise Invalid(f"a patch whose cells make more than {PATCH_BYTES_MAX} bytes")
+            yield key, value
 
     def _take_manifests(self, body: bytes) -> None:
         bodies, absent = decode_manifests(body)
@@ -174,6 +193,22 @@ class Receiver:
         check_closure(self._store, manifest, self.forgotten)
         self.manifests.append(self._store.put(Kind.MANIFEST, body))
         self.objects += 1
+
+
+def _with_cells(old: bytes | None, key: bytes, cells: Cells) -> bytes:
+    """Return the value that the cells make of `old`, which has passed the checks of a value."""
+    if old is None:
+        raise Invalid(f"patch: cells for key {key!r}, which its base does not have")
+    try:
+        value = put_cells(decode_trusted(old), cells)
+    except Invalid as error:
+        raise Invalid(f"patch: key {key!r}: {error}") from error
+    if len(value) > VALUE_BYTES_MAX:
+        raise Invalid(
+            f"patch: cells make a value of {len(value)} bytes for key {key!r}: "
+            f"expected at most {VALUE_BYTES_MAX}"
+        )
+    return value
 
 
 def decode_manifests(body: bytes) -> tuple[list[bytes], set[ObjectId]]:

@@ -7,17 +7,16 @@ parent, or has just been sent it, so nothing has to be asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
-from gsync.changes import Change
 from gsync.maps.diff import diff_maps
 from gsync.objects.chunk_list import decode_chunk_list
-from gsync.objects.encoding import Reference, decode_trusted, encode
+from gsync.objects.encoding import Reference, Value, decode_trusted, encode
 from gsync.objects.model import Collection, Manifest, decode_manifest
 from gsync.objects.oid import Kind, ObjectId
 from gsync.objects.packs import OBJECTS_MAX, PACK_BYTES_MAX, Pack, compress
 from gsync.protocol.frames import (
+    Cells,
     DeltaPack,
     Frame,
     FrameType,
@@ -27,6 +26,7 @@ from gsync.protocol.frames import (
     patch_frame,
 )
 from gsync.store.base import PackStore
+from gsync.transfer.patch import shortest_record
 
 # Contents that are looked up together. In map order neighbours lie in the same pack, so the
 # larger the batch the fewer packs are cut at its edges and compressed anew.
@@ -34,8 +34,10 @@ _BATCH_OBJECTS = 4096
 _BATCH_BYTES = 16 << 20
 # A delta's dictionary: small enough that many changed texts share one frame's overhead.
 _DELTA_BASE_BYTES = 1 << 17
-# A patch ends with its bytes or its records (a third of what one takes).
+# A patch ends with whichever comes first: its bytes, what they are with the values that its
+# cells make (half of what a receiver takes), its records (a third of what one takes).
 _PATCH_BYTES = 1 << 18
+_PATCH_WHOLE_BYTES = 1 << 21
 _PATCH_RECORDS = 1 << 14
 _MANIFESTS_BYTES = 1 << 19
 # Remembered as sent, so that a content under many paths goes once. Beyond it is sent again.
@@ -125,24 +127,39 @@ class _Sender:
             return
         base = old.root if old else None
         start: ObjectId | None = base
-        records: list[tuple[bytes, bytes | None]] = []
-        size = 0
-        for change in diff_maps(self._store, base, new.root):
-            yield from self._change(change)
-            records.append((change.key, change.new))
-            size += len(change.key) + len(change.new or b"")
-            if size >= _PATCH_BYTES or len(records) >= _PATCH_RECORDS:
+        records: list[tuple[bytes, bytes | Cells | None]] = []
+        size = whole = 0
+        for key, old_body, body in diff_maps(self._store, base, new.root):
+            record, record_bytes = yield from self._record(old_body, body)
+            records.append((key, record))
+            size += len(key) + record_bytes
+            whole += len(key) + len(body or b"")
+            if (
+                size >= _PATCH_BYTES
+                or whole >= _PATCH_WHOLE_BYTES
+                or len(records) >= _PATCH_RECORDS
+            ):
                 yield patch_frame(Patch(start, records, None))
-                start, records, size = ObjectId(b""), [], 0
+                start, records, size, whole = ObjectId(b""), [], 0, 0
         yield patch_frame(Patch(start, records, new.root))
 
-    def _change(self, change: Change) -> Iterator[Frame]:
-        if change.new is None:
-            return
-        old = list(references_in(decode_trusted(change.old))) if change.old else []
-        for index, ref in enumerate(references_in(decode_trusted(change.new))):
-            if ref not in old:
-                yield from self._want(ref, old[index] if index < len(old) else None)
+    def _record(
+        self, old_body: bytes | None, body: bytes | None
+    ) -> Generator[Frame, None, tuple[bytes | Cells | None, int]]:
+        """Queue what the new value refers to; return what stands for it, and its bytes."""
+        if body is None:
+            return None, 0
+        value = decode_trusted(body)
+        if old_body is None:
+            for ref in references_in(value):
+                yield from self._want(ref, None)
+            return body, len(body)
+        old = decode_trusted(old_body)
+        had = list(references_in(old))
+        for index, ref in enumerate(references_in(value)):
+            if ref not in had:
+                yield from self._want(ref, had[index] if index < len(had) else None)
+        return shortest_record(old, value, body)
 
     def _want(self, ref: Reference, old: Reference | None) -> Iterator[Frame]:
         """Queue what `ref` reaches; `old` is what stood in its place, which the receiver has."""
@@ -201,7 +218,7 @@ class _Sender:
         yield delta_frame(DeltaPack(pack, tuple(bases)))
 
 
-def references_in(value: Any) -> Iterator[Reference]:
+def references_in(value: Value) -> Iterator[Reference]:
     """Yield the references inside a decoded value, in order."""
     if type(value) is Reference:
         yield value

@@ -9,8 +9,18 @@ from typing import Any
 import pytest
 
 from gsync.errors import GsyncError
+from gsync.objects.encoding import decode, encode
 from gsync.protocol import messages
-from gsync.protocol.frames import Patch, decode_patch, encode_frame, patch_frame, read_frames
+from gsync.protocol.frames import (
+    PATCH_BYTES_MAX,
+    Cells,
+    Patch,
+    decode_patch,
+    encode_frame,
+    patch_frame,
+    read_frames,
+)
+from gsync.transfer.patch import put_cells
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "spec/vectors/wire.json").read_text()
@@ -29,6 +39,7 @@ DECODE = {
     "announcement": messages.decode_announcement,
     "stream": lambda body: list(read_frames([body])),
     "patch": decode_patch,
+    "cells": lambda body: decode(body, PATCH_BYTES_MAX),
 }
 ENCODE = {
     "hello": messages.encode_hello,
@@ -44,6 +55,13 @@ ENCODE = {
 }
 
 
+def in_hex(record: bytes | Cells | None) -> Any:
+    """A record as the vectors have it: hex of a value, pairs of slot and encoded cell, or null."""
+    if isinstance(record, tuple):
+        return [[slot, encode(cell).hex()] for slot, cell in record]
+    return None if record is None else record.hex()
+
+
 @pytest.mark.parametrize("case", VECTORS["accept"], ids=lambda case: case["description"])
 def test_accepted(case: dict[str, Any]) -> None:
     """A message decodes, and encodes to the same bytes again; a frame has its name."""
@@ -57,9 +75,11 @@ def test_accepted(case: dict[str, Any]) -> None:
         assert isinstance(value, Patch)
         assert value.base is None
         assert value.target is not None and value.target.hex() == case["target"]
-        found = [[key.hex(), entry.hex() if entry else None] for key, entry in value.records]
-        assert found == case["records"]
+        assert [[key.hex(), in_hex(record)] for key, record in value.records] == case["records"]
         assert decode_patch(patch_frame(value).body) == value
+    if case["kind"] == "cells":
+        cells = tuple(zip(value[::2], value[1::2], strict=True))
+        assert put_cells(decode(bytes.fromhex(case["old"]), 65_536), cells).hex() == case["new"]
 
 
 @pytest.mark.parametrize("case", VECTORS["reject"], ids=lambda case: case["description"])
