@@ -8,6 +8,7 @@ parent, or has just been sent it, so nothing has to be asked.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import zip_longest
 
 from gsync.maps.diff import diff_maps
 from gsync.objects.chunk_list import decode_chunk_list
@@ -155,20 +156,27 @@ class _Sender:
                 yield from self._want(ref, None)
             return body, len(body)
         old = decode_trusted(old_body)
-        had = list(references_in(old))
-        for index, ref in enumerate(references_in(value)):
-            if ref not in had:
-                yield from self._want(ref, had[index] if index < len(had) else None)
+        yield from self._replaced(old, value)
         return shortest_record(old, value, body)
+
+    def _replaced(self, old: Value, new: Value) -> Iterator[Frame]:
+        """Queue what `new` refers to beyond `old`, each beside what stood in its slot."""
+        had = set(references_in(old))
+        for old_cell, cell in zip_longest(_cells_of(old), _cells_of(new)):
+            before = list(references_in(old_cell))
+            for index, ref in enumerate(references_in(cell)):
+                if ref not in had:
+                    yield from self._want(ref, before[index] if index < len(before) else None)
 
     def _want(self, ref: Reference, old: Reference | None) -> Iterator[Frame]:
         """Queue what `ref` reaches; `old` is what stood in its place, which the receiver has."""
         if ref.oid in self._sent:
             return
-        if ref.kind is Kind.BLOB and old is not None and old.kind is Kind.BLOB and old.length:
+        base = _delta_base(old, ref)
+        if base is not None:
             self._remember(ref.oid)
-            self._deltas.append((ref.oid, old.oid))
-            self._delta_bytes += old.length + ref.length
+            self._deltas.append((ref.oid, base.oid))
+            self._delta_bytes += base.length + ref.length
             if len(self._deltas) >= OBJECTS_MAX or self._delta_bytes >= _DELTA_BASE_BYTES:
                 yield from self._flush_deltas()
             return
@@ -216,6 +224,20 @@ class _Sender:
         data = compress(b"".join(new), dictionary)
         pack = Pack(bytes([Kind.BLOB]) * len(new), tuple(map(len, new)), True, data)
         yield delta_frame(DeltaPack(pack, tuple(bases)))
+
+
+def _delta_base(old: Reference | None, new: Reference) -> Reference | None:
+    """Return `old` if the blob `new` goes as its difference from it.
+
+    Large blobs go whole: they would exceed a dictionary, and all that waits with them too.
+    """
+    if old is None or not old.kind is new.kind is Kind.BLOB:
+        return None
+    return old if 0 < old.length <= _DELTA_BASE_BYTES >= new.length else None
+
+
+def _cells_of(value: Value) -> list[Value]:
+    return value if type(value) is list else [value]
 
 
 def references_in(value: Value) -> Iterator[Reference]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gsync.errors import GsyncError, Invalid
 from gsync.maps.omap import build_map
-from gsync.objects.encoding import decode_trusted, encode
+from gsync.objects.encoding import Reference, decode_trusted, encode
 from gsync.objects.model import Collection, Manifest, decode_manifest, encode_manifest
 from gsync.objects.oid import Kind, ObjectId
 from gsync.objects.packs import compress
@@ -36,6 +36,7 @@ from gsync.transfer.answer import Answerer
 from gsync.transfer.negotiate import take_stream
 from gsync.transfer.patch import put_cells, shortest_record
 from gsync.transfer.receive import PatchMismatch, Receiver
+from gsync.transfer.send import objects_in
 
 Rows = Mapping[bytes, Any]
 
@@ -195,6 +196,41 @@ def test_what_cells_make_fits_the_patch() -> None:
     frames = replicate(MemoryStore(), rows, {key: [row[0], -1] for key, row in rows.items()})
     assert sum(frame.type is FrameType.PATCH for frame in frames) > 2
     assert sum(len(frame.body) for frame in frames) < 2_000
+
+
+def spilled(store: MemoryStore, content: bytes) -> Reference:
+    return Reference(Kind.BLOB, store.put(Kind.BLOB, content), len(content))
+
+
+def test_only_new_contents_of_a_row_are_sent() -> None:
+    """Of a row's many contents, nested ones too, those go that its old version has not."""
+    store, r = MemoryStore(), random.Random(9)
+    one, two, three, four, five = (spilled(store, r.randbytes(2000)) for _ in range(5))
+    old = {b"k": [1, one, [two, ["x", three]], None], b"l": ["text"]}
+    new = {b"k": [1, one, [two, ["x", four]], three], b"l": ["text", [five]]}
+    frames = replicate(store, old, new)
+    assert sum(map(objects_in, frames)) == 3  # two contents and the manifest
+
+
+def test_a_spilled_text_goes_as_the_difference_from_its_slot() -> None:
+    """The dictionary is what stood in the slot, although another content came before it."""
+    store, r = MemoryStore(), random.Random(10)
+    text = r.randbytes(20_000).hex().encode()
+    old = [None, spilled(store, b"other" * 500), spilled(store, text)]
+    added, edited = spilled(store, b"added" * 500), spilled(store, text[:900] + b"!" + text[900:])
+    frames = replicate(store, {b"k": old}, {b"k": [added, old[1], edited]})
+    assert sum(frame.type is FrameType.DELTA for frame in frames) == 1
+    assert sum(len(frame.body) for frame in frames) < 700
+
+
+def test_large_contents_do_not_spoil_a_delta() -> None:
+    """Blobs beyond a dictionary go whole; what changed beside them still goes as a difference."""
+    store, r = MemoryStore(), random.Random(11)
+    text = r.randbytes(20_000).hex().encode()
+    large = [spilled(store, r.randbytes(300_000)) for _ in range(2)]
+    old = {b"k": [spilled(store, text), large[0]]}
+    frames = replicate(store, old, {b"k": [spilled(store, text + b"!"), large[1]]})
+    assert sum(len(frame.body) for frame in frames) < 301_000
 
 
 # --- Peers that lie ------------------------------------------------------------------
