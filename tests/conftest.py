@@ -1,6 +1,8 @@
 """Home, time zone, locale, umask and environment are sealed for every test.
 
 A developer's profile must not reach a test, nor a test a real account.
+
+Fixtures that tests of several folders share are here too: Postgres servers and databases.
 """
 
 from __future__ import annotations
@@ -12,6 +14,17 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support import require
+from support_pg import (
+    MAJORS,
+    Cluster,
+    Database,
+    MakeCluster,
+    MakeDatabase,
+    Servers,
+    default_major,
+    find_servers,
+)
 
 # No deadline: a slow machine is not a failure. In CI the examples are the same each time.
 settings.register_profile("gsync", deadline=None, print_blob=True)
@@ -63,6 +76,70 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(directory)
     os.umask(0o022)
     time.tzset()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes `any_postgres` on each version; one that is missing is seen to be."""
+    if "any_postgres" in metafunc.fixturenames:
+        majors = sorted({*MAJORS, *find_servers()})
+        ids = [f"pg{major}" for major in majors]
+        metafunc.parametrize("any_postgres", majors, ids=ids, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_servers(sealed_environment: None) -> Iterator[Servers]:
+    """Give the clusters that this test process shares; none runs before it is asked for."""
+    servers = Servers()
+    yield servers
+    servers.close()
+
+
+@pytest.fixture
+def make_database(postgres_servers: Servers) -> Iterator[MakeDatabase]:
+    """Give a function that makes databases in a shared cluster, on the default version or `major`.
+
+    With `schema`, SQL, each is a clone of a template in which it ran once. The databases
+    are dropped after the test.
+    """
+    made: list[Database] = []
+
+    def make(schema: str = "", *, major: int | None = None) -> Database:
+        require("pg" if major is None else f"pg{major}")
+        made.append(postgres_servers.cluster(major or default_major()).create_database(schema))
+        return made[-1]
+
+    yield make
+    for database in made:
+        if database.cluster.running:
+            database.cluster.drop_database(database)
+
+
+@pytest.fixture
+def make_cluster(postgres_servers: Servers) -> Iterator[MakeCluster]:
+    """Give a function that starts servers of the test's own, to be stopped, killed and started."""
+    made: list[Cluster] = []
+
+    def make(*, major: int | None = None, fsync: bool = False, tcp: bool = False) -> Cluster:
+        require("pg" if major is None else f"pg{major}")
+        programs = postgres_servers.programs(major or default_major())
+        made.append(Cluster(programs, fsync=fsync, tcp=tcp))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture
+def postgres(make_database: MakeDatabase) -> Database:
+    """Give an empty database on the default version."""
+    return make_database()
+
+
+@pytest.fixture
+def any_postgres(make_database: MakeDatabase, request: pytest.FixtureRequest) -> Database:
+    """Give an empty database on each version in turn."""
+    return make_database(major=request.param)
 
 
 def is_sealed(name: str) -> bool:

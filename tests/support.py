@@ -8,8 +8,10 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable
+from functools import partial
 
 import pytest
+from support_pg import KNOWN_MAJORS, missing_server
 
 # Components, comma-separated, that must be there: their tests fail instead of skipping.
 # Read once, at import: the variable is sealed away from the tests themselves.
@@ -64,6 +66,8 @@ def _root() -> str | None:
 PROBES: dict[str, Callable[[], str | None]] = {
     "git": _git,
     "gnutar": _gnutar,
+    "pg": missing_server,
+    **{f"pg{major}": partial(missing_server, major) for major in KNOWN_MAJORS},
     "proxy": _loopback,
     "root": _root,
     "server": _server,
