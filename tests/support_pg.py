@@ -161,7 +161,7 @@ class Cluster:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start the server, which recovers first if it crashed; afterwards it accepts connections."""
+        """Start the server, which recovers first if it crashed; then it accepts connections."""
         assert not self.running
         with (self.directory / "log").open("ab") as log:
             # Held by every process of the server, so its end is the end of the last one.
@@ -302,7 +302,7 @@ class Servers:
         return cluster
 
     def programs(self, major: int) -> Path:
-        """Return the folder of this version's programs, copied if the server's user cannot reach it."""
+        """Return a version's folder of programs, a copy if the server's user cannot reach it."""
         folder = find_servers()[major]
         if not _server_user() or _open_to_all(folder / "postgres"):
             return folder
