@@ -246,7 +246,7 @@ def decode_manifest(body: bytes) -> Manifest:
         author=_text(author, "author", NAME_BYTES_MAX),
         time_us=_time(time_us),
         message=_text(message, "message", MESSAGE_BYTES_MAX),
-        extras=_extras(extras),
+        extras=read_extras(extras, "manifest"),
     )
 
 
@@ -293,19 +293,20 @@ def check_collection_name(name: str) -> None:
         raise NotCanonical(f"manifest: {name[:80]!r} is not a collection's name")
 
 
-def _extras(items: list[Any]) -> tuple[tuple[str, Value], ...]:
+def read_extras(items: list[Any], what: str) -> tuple[tuple[str, Value], ...]:
+    """Return the extras of a decoded `what`, or raise NotCanonical (04-manifest, rule 1.6)."""
     if len(items) > EXTRAS_MAX:
-        raise NotCanonical(f"manifest: more than {EXTRAS_MAX} extras")
+        raise NotCanonical(f"{what}: more than {EXTRAS_MAX} extras")
     found = []
     for item in items:
         match item:
             case [str() as name, value] if 1 <= len(name.encode()) <= NAME_BYTES_MAX:
                 found.append((name, value))
             case _:
-                raise NotCanonical("manifest: an extra is not [name, value]")
+                raise NotCanonical(f"{what}: an extra is not [name, value]")
     for (left, _), (right, _) in pairwise(found):
         if left.encode() >= right.encode():
-            raise NotCanonical("manifest: extras are not sorted strictly by name")
+            raise NotCanonical(f"{what}: extras are not sorted strictly by name")
     return tuple(found)
 
 

@@ -7,6 +7,7 @@ found, so that having a manifest means having everything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection as Collection_
 from collections.abc import Iterable, Iterator
 
@@ -16,7 +17,7 @@ from gsync.maps.check import check_map
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP, MapReader, count_entries, edit_map
 from gsync.objects.chunk_list import decode_chunk_list, list_chunks
-from gsync.objects.encoding import Reference, decode, decode_trusted
+from gsync.objects.encoding import NotCanonical, Reference, decode, decode_trusted
 from gsync.objects.model import (
     BODY_BYTES_MAX,
     EMPTY_MAP_BODY,
@@ -45,8 +46,10 @@ from gsync.store.base import ObjectMissing, PackStore
 from gsync.transfer.patch import put_cells
 from gsync.transfer.send import references_in
 from gsync.views.files import check_tree_changes
+from gsync.views.rows.schema import decode_schema, decode_view
 
 _CHECK_BATCH = 4096
+_TABLE_NAME = re.compile(r"db/[^/]+/([^/]+)")  # 04-manifest, rule 1.4
 
 
 class PatchMismatch(Corrupt):
@@ -229,7 +232,8 @@ def check_closure(
 
     Raises:
         Incomplete: something is missing.
-        Invalid: a path, an entry or a count is not what page 04 allows.
+        Invalid: a path, an entry or a count is not what page 04 allows, or a schema or view
+            not what page 11 does.
     """
     try:
         absent = store.missing(manifest.parents)
@@ -247,9 +251,7 @@ def check_closure(
 
 
 def _check_collection(store: PackStore, old: Collection | None, new: Collection) -> None:
-    for kind, oid in ((Kind.SCHEMA, new.schema), (Kind.VIEW, new.view)):
-        if oid is not None:
-            store.get(kind, oid)
+    _check_schema(store, old, new)
     if old is not None and old.root == new.root:
         if old.count != new.count:
             raise Invalid(f"manifest: {new.name} has {old.count} entries, not {new.count}")
@@ -269,6 +271,26 @@ def _check_collection(store: PackStore, old: Collection | None, new: Collection)
             for ref in references_in(decode_trusted(change.new))
         ),
     )
+
+
+def _check_schema(store: PackStore, old: Collection | None, new: Collection) -> None:
+    """Refuse a table that no reader could read, by its name (11-rows, sections 1 to 3 and 7)."""
+    table = _TABLE_NAME.fullmatch(new.name)
+    if table and (new.schema is None or new.view is None):
+        raise Invalid(f"manifest: the table {new.name} has no schema or no view")
+    if old is not None and (old.schema, old.view) == (new.schema, new.view):
+        return
+    try:
+        if new.schema is not None:
+            schema = decode_schema(store.get(Kind.SCHEMA, new.schema))
+            if table and schema.table != table[1]:
+                raise Invalid(f"manifest: {new.name} has the schema of {schema.table[:80]!r}")
+            _check_present(store, references_in([value for _, value in schema.extras]))
+        if new.view is not None:
+            view = decode_view(store.get(Kind.VIEW, new.view))
+            _check_present(store, references_in([value for _, value in view.extras]))
+    except NotCanonical as error:
+        raise NotCanonical(f"manifest: {new.name}: {error.message}", hint=error.hint) from error
 
 
 def _check_present(store: PackStore, references: Iterable[Reference]) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support_collections import put_table
 
 from gsync.errors import GsyncError, Invalid
 from gsync.maps.omap import build_map
 from gsync.objects.encoding import Reference, decode_trusted, encode
-from gsync.objects.model import Collection, Manifest, decode_manifest, encode_manifest
+from gsync.objects.model import Manifest, decode_manifest, encode_manifest
 from gsync.objects.oid import Kind, ObjectId
 from gsync.objects.packs import compress
 from gsync.protocol.frames import (
@@ -74,7 +75,7 @@ def two_tables(draw: st.DrawFn) -> tuple[dict[bytes, Any], dict[bytes, Any]]:
 
 def commit(store: MemoryStore, rows: Rows, parents: tuple[ObjectId, ...] = ()) -> ObjectId:
     root = build_map(store, [(key, encode(rows[key])) for key in sorted(rows)])
-    tables = (Collection("db/main/t", root, len(rows)),)
+    tables = (put_table(store, root, len(rows)),)
     return store.put(Kind.MANIFEST, encode_manifest(Manifest(parents, tables, "me", 1, "m")))
 
 

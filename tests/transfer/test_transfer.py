@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support_collections import TABLE, put_table
 
 from gsync.errors import Conflict, GsyncError, Invalid
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import build_map, count_entries, list_entries
 from gsync.objects.chunk_list import ChunkListBuilder
 from gsync.objects.chunking import split_buffers
-from gsync.objects.encoding import Reference, encode
+from gsync.objects.encoding import Reference, decode, encode
 from gsync.objects.model import (
     EMPTY_MAP_BODY,
     Collection,
@@ -43,6 +45,7 @@ from gsync.transfer.negotiate import fetch_by_level, take_stream
 from gsync.transfer.receive import Incomplete, PatchMismatch, Receiver
 from gsync.transfer.send import objects_in
 from gsync.views.files import EntryType, FileEntry, encode_entry
+from gsync.views.rows.schema import View, encode_schema, encode_view
 
 Tree = dict[bytes, bytes]
 
@@ -322,7 +325,7 @@ def test_many_short_records_fit_their_patches() -> None:
     entries = [(n.to_bytes(3, "big"), one) for n in range(RECORDS_MAX + 10_000)]
     parents: tuple[ObjectId, ...] = ()
     for table in (entries, entries[:1]):
-        collection = Collection("db/main/t", build_map(store, table), len(table))
+        collection = put_table(store, build_map(store, table), len(table))
         body = encode_manifest(Manifest(parents, (collection,), "me", 1, "m"))
         oid = store.put(Kind.MANIFEST, body)
         take_stream(Receiver(target), answerer(store).fetch(Fetch([oid], list(parents))))
@@ -375,13 +378,56 @@ def test_values_refer_to_contents_only() -> None:
     store = MemoryStore()
     node = store.put(Kind.NODE, EMPTY_MAP_BODY)
     root = build_map(store, [(b"k", encode([Reference(Kind.NODE, node, 0)]))])
-    collections = (Collection("db/main/t", root, 1),)
+    collections = (Collection("notes", root, 1),)
     body = encode_manifest(Manifest((), collections, "", 0, ""))
     oid = store.put(Kind.MANIFEST, body)
     target = MemoryStore()
     target.put(Kind.NODE, EMPTY_MAP_BODY)
     frames = [f for f in contents(store, [oid], []) if f.type is not FrameType.PACK]
     refused(frames, Invalid, target)
+
+
+SCHEMA, VIEW = encode_schema(TABLE), encode_view(View())
+LOST = Reference(Kind.BLOB, blob_id(b"lost"), 4)
+TABLES_NOBODY_READS = {
+    "a schema of another version": (encode([2, *decode(SCHEMA, 1000)[1:]]), VIEW),
+    "a schema of an unknown type": (SCHEMA.replace(b"\xa4text", b"\xa4beer"), VIEW),
+    "a schema of another table": (encode_schema(replace(TABLE, table="u")), VIEW),
+    "a view with a filter": (SCHEMA, encode([1, [], "a > 1", []])),
+    "no schema": (None, VIEW),
+    "no view": (SCHEMA, None),
+    "an extra of a schema is absent": (encode_schema(replace(TABLE, extras=(("x", LOST),))), VIEW),
+    "an extra of a view is absent": (SCHEMA, encode_view(View((), (("x", [LOST]),)))),
+}
+
+
+def commit_table(
+    store: MemoryStore, schema: bytes | None, view: bytes | None, parents: tuple[ObjectId, ...] = ()
+) -> ObjectId:
+    table = Collection(
+        "db/main/t",
+        store.put(Kind.NODE, EMPTY_MAP_BODY),
+        0,
+        None if schema is None else store.put(Kind.SCHEMA, schema),
+        None if view is None else store.put(Kind.VIEW, view),
+    )
+    return store.put(Kind.MANIFEST, encode_manifest(Manifest(parents, (table,), "me", 1, "m")))
+
+
+@pytest.mark.parametrize("case", TABLES_NOBODY_READS)
+@pytest.mark.parametrize("known", [False, True])
+def test_tables_that_nobody_could_read_are_refused(case: str, known: bool) -> None:
+    """A table comes in with a schema and a view of its own that decode, or not at all."""
+    store, target = MemoryStore(), MemoryStore()
+    parents = (commit_table(store, SCHEMA, VIEW),) if known else ()
+    take_stream(Receiver(target), answerer(store).fetch(Fetch(list(parents), [])))
+    schema, view = TABLES_NOBODY_READS[case]
+    oid = commit_table(store, schema, view, parents)
+    for kind, body in ((Kind.SCHEMA, schema), (Kind.VIEW, view), (Kind.NODE, EMPTY_MAP_BODY)):
+        if body is not None:
+            target.put(kind, body)
+    frame = Frame(FrameType.MANIFESTS, encode([[store.get(Kind.MANIFEST, oid)], []]))
+    refused([frame], Incomplete if "absent" in case else Invalid, target)
 
 
 def test_fetch_by_level_goes_on_where_it_was_cut() -> None:

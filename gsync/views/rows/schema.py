@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from gsync.objects.encoding import NotCanonical, decode, encode
-from gsync.objects.model import BODY_BYTES_MAX
+from gsync.objects.encoding import NotCanonical, Value, decode, encode
+from gsync.objects.model import BODY_BYTES_MAX, read_extras
 from gsync.objects.oid import Kind
 
 # fmt: off
@@ -54,7 +54,7 @@ class ForeignKey(NamedTuple):
     """Columns whose values name a row of another table.
 
     Attributes:
-        columns: The referring columns.
+        columns: The referring columns; in a schema in byte order.
         parent: The table referred to, by its logical name.
         parent_columns: Its columns, in the order of `columns`.
         on_delete: One of ON_DELETE.
@@ -76,6 +76,7 @@ class Schema:
         columns: All other columns that rows hold, or held, by slot.
         unique: Columns of each unique constraint, besides the key.
         foreign: Foreign keys between recorded tables.
+        extras: Name and value pairs sorted by name, for what later versions add.
     """
 
     table: str
@@ -83,6 +84,7 @@ class Schema:
     columns: tuple[Column, ...]
     unique: tuple[tuple[str, ...], ...] = ()
     foreign: tuple[ForeignKey, ...] = ()
+    extras: tuple[tuple[str, Value], ...] = ()
 
     @property
     def live(self) -> tuple[Column, ...]:
@@ -115,7 +117,15 @@ def make_schema(
     foreign: Iterable[ForeignKey] = (),
     known: Schema | None = None,
 ) -> Schema:
-    """Return the schema of a table, with the slots of `known` kept (11-rows, rule 2.3)."""
+    """Return the schema of a table, with slots and extras of `known` kept (11-rows, rule 2.3).
+
+    Constraints may come in any order, and so may their columns; the key among `unique` is left
+    out, as it goes without saying.
+
+    Raises:
+        NotCanonical: 11-rows, section 2, does not hold.
+    """
+    key = tuple(key)
     live = {column.name: column for column in columns}
     found: list[Column] = []
     for old in known.columns if known else ():
@@ -128,15 +138,29 @@ def make_schema(
     for name in sorted(live, key=str.encode):
         found.append(Column(slot, name, live[name].type, live[name].nullable))
         slot += 1
+    uniques = {tuple(sorted(names, key=str.encode)) for names in unique}
     schema = Schema(
         table,
-        tuple(key),
+        key,
         tuple(found),
-        tuple(sorted({tuple(sorted(names, key=str.encode)) for names in unique})),
-        tuple(sorted(set(foreign))),
+        tuple(sorted(uniques - {_sorted_key(key)})),
+        tuple(sorted(set(map(_sort_pairs, foreign)))),
+        known.extras if known else (),
     )
     _check(schema)
     return schema
+
+
+def _sorted_key(key: tuple[KeyColumn, ...]) -> tuple[str, ...]:
+    return tuple(sorted((column.name for column in key), key=str.encode))
+
+
+def _sort_pairs(foreign: ForeignKey) -> ForeignKey:
+    pairs = sorted(
+        zip(foreign.columns, foreign.parent_columns, strict=True), key=lambda pair: pair[0].encode()
+    )
+    columns, parents = zip(*pairs, strict=True)
+    return foreign._replace(columns=columns, parent_columns=parents)
 
 
 def is_compatible(old: Schema, new: Schema) -> bool:
@@ -179,7 +203,7 @@ def encode_schema(schema: Schema) -> bytes:
             [list(names) for names in schema.unique],
             [[list(f.columns), f.parent, list(f.parent_columns), f.on_delete]
              for f in schema.foreign],
-            [],
+            [list(extra) for extra in schema.extras],
         ]
     )  # fmt: skip
 
@@ -198,7 +222,7 @@ def decode_schema(body: bytes) -> Schema:
             list() as columns,
             list() as unique,
             list() as foreign,
-            list(),
+            list() as extras,
         ] if type(version) is int and version == 1:
             pass
         case [int() as version, *_] if version != 1:
@@ -211,6 +235,7 @@ def decode_schema(body: bytes) -> Schema:
         tuple(_column(item) for item in columns),
         tuple(_names(item) for item in unique),
         tuple(_foreign(item) for item in foreign),
+        read_extras(extras, "schema"),
     )
     _check(schema)
     return schema
@@ -248,7 +273,7 @@ def _check(schema: Schema) -> None:
     _check_name(schema.table, "table")
     if not schema.key:
         raise NotCanonical(f"schema: {schema.table} has no key")
-    if len(schema.key) + len(schema.columns) > COLUMNS_MAX:
+    if len(schema.key) + len(schema.live) > COLUMNS_MAX:
         raise NotCanonical(f"schema: {schema.table} has more than {COLUMNS_MAX} columns")
     for name, type_ in schema.key:
         _check_name(name, "column")
@@ -269,20 +294,43 @@ def _check(schema: Schema) -> None:
     names = [column.name for column in schema.key] + [column.name for column in schema.live]
     if len(set(names)) != len(names):
         raise NotCanonical(f"schema: a column of {schema.table} is named twice")
+    _check_retired(schema)
     _check_constraints(schema, set(names))
+    read_extras([list(extra) for extra in schema.extras], "schema")
+
+
+def _check_retired(schema: Schema) -> None:
+    """Refuse a retired column in a slot above a live one of its name: it would have kept that."""
+    live: set[str] = set()
+    for column in schema.columns:
+        if not column.retired:
+            live.add(column.name)
+        elif column.name in live:
+            raise NotCanonical(
+                f"schema: the retired column {column.name} of {schema.table} has a slot above"
+                " the live one of its name"
+            )
 
 
 def _check_constraints(schema: Schema, names: set[str]) -> None:
     for columns in schema.unique:
         if tuple(sorted(set(columns), key=str.encode)) != columns or not names.issuperset(columns):
             raise NotCanonical(f"schema: unique {list(columns)} is not sorted, or not recorded")
+        if columns == _sorted_key(schema.key):
+            raise NotCanonical(f"schema: unique {list(columns)} is the key, which is not repeated")
     for foreign in schema.foreign:
         if foreign.on_delete not in ON_DELETE or len(foreign.columns) != len(
             foreign.parent_columns
         ):
             raise NotCanonical(f"schema: the foreign key {list(foreign.columns)} is not one")
-        if not names.issuperset(foreign.columns):
-            raise NotCanonical(f"schema: foreign key {list(foreign.columns)} is not recorded")
+        columns = foreign.columns
+        if tuple(sorted(set(columns), key=str.encode)) != columns or not names.issuperset(columns):
+            raise NotCanonical(
+                f"schema: foreign key {list(columns)} is not sorted strictly, or not recorded"
+            )
+        _check_name(foreign.parent, "table")
+        for name in foreign.parent_columns:
+            _check_name(name, "column")
     for items in (schema.unique, schema.foreign):
         for one, other in pairwise(items):
             if one >= other:
@@ -299,15 +347,22 @@ def _check_name(name: str, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The view object of one table: `roles` are (column, role), sorted by column."""
+    """The view object of one table.
+
+    Attributes:
+        roles: (column, role), sorted by column.
+        extras: Name and value pairs sorted by name, for what later versions add.
+    """
 
     roles: tuple[tuple[str, str], ...] = ()
+    extras: tuple[tuple[str, Value], ...] = ()
 
 
 def encode_view(view: View) -> bytes:
     """Return the body of a view object, or raise NotCanonical where it breaks page 11."""
     _check_view(view)
-    return encode([1, [list(role) for role in view.roles], None, []])
+    extras = [list(extra) for extra in view.extras]
+    return encode([1, [list(role) for role in view.roles], None, extras])
 
 
 def decode_view(body: bytes) -> View:
@@ -318,7 +373,7 @@ def decode_view(body: bytes) -> View:
             version does not know.
     """
     match decode(body, BODY_BYTES_MAX[Kind.VIEW]):
-        case [int() as version, list() as roles, None, list()] if (
+        case [int() as version, list() as roles, None, list() as extras] if (
             type(version) is int and version == 1
         ):
             pass
@@ -331,7 +386,7 @@ def decode_view(body: bytes) -> View:
                 found.append((column, role))
             case _:
                 raise NotCanonical("view: a role is not [column, role]")
-    view = View(tuple(found))
+    view = View(tuple(found), read_extras(extras, "view"))
     _check_view(view)
     return view
 
@@ -344,3 +399,4 @@ def _check_view(view: View) -> None:
     for (left, _), (right, _) in pairwise(view.roles):
         if left.encode() >= right.encode():
             raise NotCanonical("view: columns are not sorted strictly")
+    read_extras([list(extra) for extra in view.extras], "view")
