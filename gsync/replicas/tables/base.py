@@ -54,12 +54,14 @@ class LiveUnique:
         columns: Its columns in order.
         primary: Whether it is the primary key.
         deferrable: Whether its check can be deferred; ON CONFLICT does not take such.
+        nulls_equal: Whether it holds two NULLs for the same value (NULLS NOT DISTINCT).
     """
 
     name: str
     columns: tuple[str, ...]
     primary: bool = False
     deferrable: bool = False
+    nulls_equal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +182,8 @@ class Writing(Session, Protocol):
         """
         ...
 
-    def upsert(self, plan: TablePlan) -> int:
-        """Insert or update the staged rows; called parents first; return how many were written."""
+    def upsert(self, plan: TablePlan) -> tuple[int, int]:
+        """Write the staged rows, called parents first; return how many inserted and updated."""
         ...
 
     def delete(self, plan: TablePlan) -> int:
@@ -226,6 +228,10 @@ class Database(Protocol):
 
 class BadRows(Invalid):
     """Rows of a live table cannot be carried; the message names table, column, key and count."""
+
+
+class Interfered(Conflict):
+    """Another transaction wrote the same rows; all was rolled back, and may be tried again."""
 
 
 class Refused(Invalid):
