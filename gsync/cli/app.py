@@ -118,12 +118,16 @@ class App:
     def key(self, repo: Repository, text: str) -> bytes:
         """Return the key of a path that the user typed; empty for the top of the folder.
 
+        A table's name, `db/NAME/TABLE`, is meant from the top unless there is such a path.
+
         Raises:
             Invalid: it leads out of the folder.
         """
         from gsync.errors import Invalid
         from gsync.paths import check_path
 
+        if _is_table(text) and not os.path.lexists(text):
+            return text.encode("utf-8", "surrogateescape")
         # In a bare store there is no folder, and paths are keys as they stand.
         root = os.sep if repo.bare else os.fspath(repo.root)
         path = os.path.normpath(os.path.join(root if repo.bare else os.getcwd(), text))
@@ -201,6 +205,11 @@ class App:
                 return False
             raise
         return True
+
+
+def _is_table(text: str) -> bool:
+    """Return whether `text` is spelled like the collection of a table, wherever it is typed."""
+    return text.startswith("db/") and text.count("/") == 2 and not text.endswith("/")
 
 
 class EverywhereOption(click.Option):
@@ -329,3 +338,25 @@ def insecure_option(function: Callable[P, R]) -> Callable[P, R]:
     return click.option(
         "--insecure-http", is_flag=True, help="Let plain http go beyond this machine"
     )(function)
+
+
+def no_databases_option(function: Callable[P, R]) -> Callable[P, R]:
+    """Add `--no-databases`, which every command that scans or writes the folder takes."""
+    return click.option(
+        "--no-databases", is_flag=True, help="Leave databases alone, whatever is configured"
+    )(function)
+
+
+def accept_option(function: Callable[P, R]) -> Callable[P, R]:
+    """Add `--accept`, which every command that writes into databases takes."""
+    return click.option(
+        "--accept",
+        metavar="TABLE[.COLUMN],...",
+        multiple=True,
+        help="Let what gsync.toml protects be altered",
+    )(function)
+
+
+def split_names(texts: Iterable[str]) -> list[str]:
+    """Return the names in options that take several, with commas between."""
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]

@@ -25,11 +25,16 @@ _LETTERS = {
 def status_lines(app: App, changes: Iterable[FileChange]) -> Iterator[str]:
     """Yield a line a change: a letter and the path, for a rename both."""
     for change in changes:
-        letter, colour = _LETTERS[change.status]
         path = show_path(change.path)
         if change.old_path is not None:
             path = f"{show_path(change.old_path)} -> {path}"
-        yield f"{style(app, letter, colour)} {path}"
+        yield f"{letter(app, change.status)} {path}"
+
+
+def letter(app: App, status: str) -> str:
+    """Return the letter of a change, in its colour."""
+    found, colour = _LETTERS[status]
+    return style(app, found, colour)
 
 
 def change_json(change: FileChange) -> dict[str, Any]:

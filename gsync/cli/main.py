@@ -26,9 +26,9 @@ class Entry(NamedTuple):
     target: str  # below gsync.cli.commands, module:function
 
 
-BASICS, HISTORY, SYNC = "Basics", "History", "Sync"
+BASICS, HISTORY, SYNC, DATABASES = "Basics", "History", "Sync", "Databases"
 CARE, SERVER = "Store care", "Server"
-SECTIONS = (BASICS, HISTORY, SYNC, CARE, SERVER)
+SECTIONS = (BASICS, HISTORY, SYNC, DATABASES, CARE, SERVER)
 
 COMMANDS: dict[str, Entry] = {
     "tour": Entry(BASICS, "tour:tour"),
@@ -53,11 +53,13 @@ COMMANDS: dict[str, Entry] = {
     "pull": Entry(SYNC, "exchange:pull"),
     "push": Entry(SYNC, "exchange:push"),
     "sync": Entry(SYNC, "exchange:sync"),
+    "sync-all": Entry(SYNC, "syncall:sync_all"),
     "remote": Entry(SYNC, "remote:remote"),
     "login": Entry(SYNC, "login:login"),
     "logout": Entry(SYNC, "login:logout"),
     "export": Entry(SYNC, "files:export"),
     "import": Entry(SYNC, "files:import_"),
+    "db": Entry(DATABASES, "db:db"),
     "verify": Entry(CARE, "care:verify"),
     "gc": Entry(CARE, "care:gc"),
     "stats": Entry(CARE, "care:stats"),
@@ -134,7 +136,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 )
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Keep files the same in many places, and prove what was where, and when."""
+    """Keep files and tables the same in many places, and prove what was where, and when."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

@@ -76,8 +76,13 @@ def emit(
     if app.options.json:
         print_json(document)
     elif not (report and app.options.quiet):
-        for line in text():
-            sys.stdout.write(line + "\n")
+        write_lines(text())
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Print lines as they come; `click.echo` would flush after each of a million."""
+    for line in lines:
+        sys.stdout.write(line + "\n")
 
 
 def print_json(document: dict[str, Any]) -> None:

@@ -143,13 +143,13 @@ class HttpRemote:
         self._rand = rand
         self._session = requests.Session()
         # A proxy for the outside world is not asked for a server on this machine.
-        self._session.trust_env = not _is_loopback(urlsplit(where.base).hostname or "")
+        self._session.trust_env = not is_loopback(urlsplit(where.base).hostname or "")
         if ca_file is not None:
             self._session.verify = ca_file
         self._session.headers.clear()
         self._session.headers["User-Agent"] = f"gsync/{__version__}"
         # An auth of our own: without one, requests would look into ~/.netrc.
-        self._session.auth = _Bearer(token)
+        self._session.auth = Bearer(token)
         self._session.mount("http://", CountingAdapter(self.traffic))
         self._session.mount("https://", CountingAdapter(self.traffic))
 
@@ -261,10 +261,12 @@ class HttpRemote:
         except GsyncError:
             raise
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise _meaning(error, self.url) from error
+            raise explain(error, self.url) from error
 
 
-class _Bearer(AuthBase):
+class Bearer(AuthBase):
+    """A token in the Authorization header of every request, or nothing for None."""
+
     def __init__(self, token: str | None) -> None:
         self._token = token
 
@@ -274,7 +276,8 @@ class _Bearer(AuthBase):
         return request
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether `host` is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -352,7 +355,7 @@ def _retry_after_s(response: requests.Response) -> float | None:
         return None
 
 
-def _meaning(error: Exception, url: str) -> GsyncError:
+def explain(error: Exception, url: str) -> GsyncError:
     """Return what an exception of requests or urllib3 says, in our words."""
     causes = list(_causes(error))
     for cause in causes:

@@ -6,9 +6,10 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gsync.changes import Change
-from gsync.errors import Conflict
+from gsync.errors import Conflict, GsyncError
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP, find_value
 from gsync.objects.encoding import decode_trusted, encode
@@ -21,28 +22,80 @@ from gsync.sync.compare import FileChange, describe, files_root, is_below
 from gsync.sync.contents import select_entries
 from gsync.sync.repository import Repository, scan, scan_against
 
-# Names the move that a command is about to make: `[old, new, why]`. Set before the folder is
-# touched and dropped after the ref has moved, so that a crash in between can be finished.
+if TYPE_CHECKING:
+    from gsync.replicas.tables.base import Applied
+    from gsync.sync.tables import DatabaseMove
+
+# Names the move that a command is about to make: `[old, new, why, databases]`. Set before
+# anything live is touched and dropped after the ref has moved, so that a crash in between can
+# be finished.
 _PENDING = "pending move"
 
 
-def move_folder(repo: Repository, old: ObjectId | None, new: ObjectId, *, why: str) -> int:
-    """Bring the folder from manifest `old` to `new`, then move `main`; return the paths changed.
+def move_folder(
+    repo: Repository,
+    old: ObjectId | None,
+    new: ObjectId,
+    *,
+    why: str,
+    databases: bool = True,
+    accept: Sequence[str] = (),
+) -> dict[str, Applied]:
+    """Bring folder and databases from manifest `old` to `new`, then move `main`.
+
+    Databases first, each in one transaction that can still refuse, then the folder, whose
+    unsaved changes were looked at before.
+
+    Returns:
+        What was written into each database, by its name.
 
     Raises:
         ReplicaChanged: unsaved changes are in the way; nothing was changed.
+        RowsChanged: the same, in a table.
     """
     changes = list(_between(repo, old, new))
-    repo.store.set_states({_PENDING: encode([old, new, why])})
+    moves = _plan_databases(repo, old, new) if databases else []
+    if moves:
+        _stop_on_unsaved(repo, changes)
+    names = [move.name for move in moves]
+    repo.store.set_states({_PENDING: encode([old, new, why, names])})
+    done: dict[str, Applied] = {}
     try:
+        if moves:
+            from gsync.sync.tables import apply_databases
+
+            done = apply_databases(repo, moves, accept=accept)
         _apply(repo, changes)
-    except BaseException:
-        if not (repo.workdir / "journal").exists():
+    except BaseException as error:
+        # Where a database has committed, or may have, the next start goes on from there.
+        committed = moves and (
+            not isinstance(error, GsyncError) or _has_committed(repo, old, new, moves)
+        )
+        if not committed and not (repo.workdir / "journal").exists():
             repo.store.set_states({_PENDING: None})
         raise
     repo.move("main", old, new, why)
     repo.store.set_states({_PENDING: None})
-    return len(changes)
+    return done
+
+
+def _plan_databases(
+    repo: Repository, old: ObjectId | None, new: ObjectId, names: Sequence[str] | None = None
+) -> list[DatabaseMove]:
+    if not repo.config.local.databases or names == []:
+        return []
+    from gsync.sync.tables import plan_databases
+
+    found = plan_databases(repo, repo.manifest(old), repo.manifest(new))
+    return [move for move in found if names is None or move.name in names]
+
+
+def _stop_on_unsaved(repo: Repository, changes: Sequence[Change]) -> None:
+    """Raise ReplicaChanged if the folder would refuse `changes`, before a database commits."""
+    live = {change.key: change.new for change in scan(repo, write=False).changes}
+    lost = [c.key for c in changes if c.key in live and live[c.key] not in (c.old, c.new)]
+    if lost:
+        raise ReplicaChanged(lost)
 
 
 def _between(repo: Repository, old: ObjectId | None, new: ObjectId) -> Iterable[Change]:
@@ -58,22 +111,76 @@ def _apply(repo: Repository, changes: Sequence[Change]) -> None:
 def finish_interrupted(repo: Repository) -> str | None:
     """Finish or undo what an interrupted command left; return what was done, or None.
 
-    The folder comes first: its journal says whether it goes forward or back. The ref then
-    moves if the folder is where the move would have brought it.
+    The folder comes first: its journal says whether it goes forward or back. Databases that
+    have committed pull everything else forward. The ref then moves if all is where the move
+    would have brought it.
+
+    Raises:
+        Unavailable: a database that the command wrote to cannot be asked.
     """
     had_journal = recover(os.fsencode(repo.root), os.fsencode(repo.workdir))
     pending = repo.store.get_state(_PENDING)
     if pending is None:
         return "finished an interrupted change of the folder" if had_journal else None
-    old, new, why = decode_trusted(pending)
+    old, new, why, names = decode_trusted(pending)
+    changes = list(_between(repo, old, new))
     done = None
-    if repo.head() == old and _is_at(repo, list(_between(repo, old, new))):
-        repo.move("main", old, new, why)
-        done = f"finished an interrupted '{why}'"
-    elif repo.head() == old:
+    if repo.head() == old:
         done = f"an interrupted '{why}' had changed nothing"
+        if _finish_databases(repo, old, new, names):
+            try:
+                _apply(repo, changes)
+            except Conflict:
+                done = f"an interrupted '{why}' stopped at unsaved changes: run it again"
+        if _is_at(repo, changes) and (names == [] or _are_at(repo, old, new, names)):
+            repo.move("main", old, new, why)
+            done = f"finished an interrupted '{why}'"
     repo.store.set_states({_PENDING: None})
     return done
+
+
+def _finish_databases(
+    repo: Repository, old: ObjectId | None, new: ObjectId, names: Sequence[str]
+) -> bool:
+    """Bring all databases forward if one has committed; return whether they are there now."""
+    moves = _plan_databases(repo, old, new, names)
+    if not moves:
+        return False
+    from gsync.replicas.tables.apply import Where
+    from gsync.sync.tables import apply_databases, find_database, mark_tables
+
+    where = {move.name: find_database(repo, move) for move in moves if not move.is_still}
+    if Where.TARGET not in where.values() and not _has_committed(repo, old, new, moves):
+        return False
+    for move in moves:
+        if where.get(move.name) is Where.TARGET:
+            mark_tables(repo, move)
+    rest = [move for move in moves if where.get(move.name) is not Where.TARGET]
+    try:
+        apply_databases(repo, rest)
+    except Conflict:
+        return False
+    return True
+
+
+def _has_committed(
+    repo: Repository, old: ObjectId | None, new: ObjectId, moves: Sequence[DatabaseMove]
+) -> bool:
+    """Return whether the mark of a table that differs in old and new says that it is at new."""
+    from gsync.sync.tables import plan_databases, recorded_tables
+
+    before, after = repo.manifest(old), repo.manifest(new)
+    names = {move.name for move in moves}
+    for move in plan_databases(repo, before, after):
+        if move.is_still and move.name in names:
+            roots = {t: c.root for t, c in recorded_tables(before, move.name).items()}
+            if any(roots.get(table) != inner.target for table, inner in move.moves.items()):
+                return True
+    return False
+
+
+def _are_at(repo: Repository, old: ObjectId | None, new: ObjectId, names: Sequence[str]) -> bool:
+    return all(move.is_still for move in _plan_databases(repo, old, new, names))
 
 
 def _is_at(repo: Repository, changes: Sequence[Change]) -> bool:

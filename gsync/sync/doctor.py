@@ -44,6 +44,7 @@ def _examine(repo: Repository) -> Iterator[Finding]:
     yield from _remotes(repo)
     if not repo.bare:
         yield from _folder(repo)
+        yield from _databases(repo)
 
 
 def _store(repo: Repository) -> Iterator[Finding]:
@@ -111,3 +112,12 @@ def _folder(repo: Repository) -> Iterator[Finding]:
         yield Finding(levels.get(notice.code, "note"), notice.text)
     if not found.notices:
         yield Finding("ok", "nothing in the folder is held back")
+
+
+def _databases(repo: Repository) -> Iterator[Finding]:
+    if not (repo.config.shared.databases or repo.config.local.databases):
+        return
+    from gsync.sync.databases import check_databases
+
+    for level, text, hint in check_databases(repo):
+        yield Finding(level, text, hint)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gsync.config import Limits as ConfigLimits
 from gsync.errors import Conflict, Invalid, NotFound, Unavailable
@@ -30,10 +31,12 @@ from gsync.store.base import LogEntry
 from gsync.store.reflog import LogBroken, check_chain, decode_entry
 from gsync.store.sqlite import SqliteStore
 from gsync.sync.compare import FileChange, diff_manifests
+from gsync.sync.comparetables import count_tables
 from gsync.sync.repository import (
     STORE,
     WORKDIR,
     Repository,
+    Snapshot,
     init_repository,
     local_user,
     now_us,
@@ -51,6 +54,10 @@ from gsync.transfer.negotiate import fetch_by_level, take_stream
 from gsync.transfer.receive import Receiver
 from gsync.transfer.send import objects_in, send_manifests
 from gsync.urls import PathUrl, parse_url
+
+if TYPE_CHECKING:
+    from gsync.replicas.tables.base import Applied
+    from gsync.sync.comparetables import TableCounts
 
 # A push that fits goes with its announcement in one request; a longer one is begun first.
 ONE_REQUEST_BYTES = 1 << 20
@@ -74,6 +81,8 @@ class Moved:
         seconds: How long it took.
         changes: What changed in the folder, for a pull or clone.
         refs: All refs that moved, by name.
+        tables: What changed in tables, for a pull.
+        applied: What was written into databases, by database.
     """
 
     remote: str
@@ -88,6 +97,8 @@ class Moved:
     seconds: float
     changes: tuple[FileChange, ...] = ()
     refs: tuple[tuple[str, ObjectId | None, ObjectId | None], ...] = ()
+    tables: tuple[TableCounts, ...] = ()
+    applied: Mapping[str, Applied] = field(default_factory=dict)
 
 
 class Diverged(Conflict):
@@ -413,14 +424,28 @@ def _moved(
     return [(n, old.get(n), new.get(n)) for n in names if old.get(n) != new.get(n)]
 
 
-def pull(repo: Repository, remote: str, connection: Connection, *, dry_run: bool = False) -> Moved:
-    """Fetch, then bring `main` and the folder to the remote's main; the caller holds the lock.
+def pull(
+    repo: Repository,
+    remote: str,
+    connection: Connection,
+    *,
+    dry_run: bool = False,
+    databases: bool = True,
+    accept: Sequence[str] = (),
+) -> Moved:
+    """Fetch, then bring `main`, folder and databases to the remote's main.
 
-    Unsaved changes to paths that the remote did not touch stay.
+    Unsaved changes to paths and rows that the remote did not touch stay. The caller holds the
+    lock.
+
+    Args:
+        databases: Write the databases too; else their tables are fetched only.
+        accept: What is protected in tables and may be touched (12-databases, rule 4.3).
 
     Raises:
         Diverged: both sides have manifests that the other has not.
         ReplicaChanged: unsaved changes would be overwritten; nothing was changed.
+        RowsChanged: the same, in a table.
     """
     from gsync.sync.checkout import move_folder
 
@@ -433,10 +458,20 @@ def pull(repo: Repository, remote: str, connection: Connection, *, dry_run: bool
         return exchange.result("main", head, head)
     if head is not None and not is_ancestor(repo.store, head, theirs):
         raise Diverged(remote, head, theirs)
-    changes = diff_manifests(repo.store, repo.manifest(head), repo.manifest(theirs))
+    before, after = repo.manifest(head), repo.manifest(theirs)
+    changes = diff_manifests(repo.store, before, after)
+    applied: dict[str, Applied] = {}
     if not dry_run:
-        move_folder(repo, head, theirs, why=f"pull {remote}")
-    return exchange.result("main", head, theirs, changes)
+        applied = move_folder(
+            repo, head, theirs, why=f"pull {remote}", databases=databases, accept=accept
+        )
+    elif databases and repo.config.local.databases:
+        from gsync.sync.tables import apply_databases, plan_databases
+
+        moves = plan_databases(repo, before, after)
+        applied = apply_databases(repo, moves, accept=accept, dry_run=True)
+    found = exchange.result("main", head, theirs, changes)
+    return replace(found, tables=tuple(count_tables(repo.store, before, after)), applied=applied)
 
 
 def _take_tags(repo: Repository, remote: str, refs: dict[str, ObjectId]) -> None:
@@ -455,22 +490,25 @@ def sync(
     remote: str,
     connect: Callable[[], AbstractContextManager[Connection]],
     message: str,
-) -> tuple[ObjectId | None, Moved, Moved]:
-    """Snapshot, pull, push; return the snapshot's id or None, and what pull and push did."""
-    made = snapshot(repo, message)
+    *,
+    databases: bool = True,
+    accept: Sequence[str] = (),
+) -> tuple[Snapshot, Moved, Moved]:
+    """Snapshot, pull, push; return what each did."""
+    made = snapshot(repo, message, databases=databases)
     with connect() as connection:
-        pulled = pull(repo, remote, connection)
+        pulled = pull(repo, remote, connection, databases=databases, accept=accept)
     for attempt in range(PULL_ATTEMPTS):
         with connect() as connection:
             if repo.head() is None:
-                return made.oid, pulled, pulled
+                return made, pulled, pulled
             try:
-                return made.oid, pulled, push(repo, remote, connection)
+                return made, pulled, push(repo, remote, connection)
             except Conflict:
                 if attempt == PULL_ATTEMPTS - 1:
                     raise
         with connect() as connection:
-            pulled = pull(repo, remote, connection)
+            pulled = pull(repo, remote, connection, databases=databases, accept=accept)
     raise AssertionError("not reached")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gsync.changes import Change
 from gsync.config import Config, load_config, write_templates
@@ -29,6 +30,10 @@ from gsync.store.sqlite import SqliteStore
 from gsync.sync.compare import FileChange, describe, files_root, select
 from gsync.sync.lock import Locked, locked
 from gsync.transfer.history import get_manifest, is_ancestor, list_ancestors
+
+if TYPE_CHECKING:
+    from gsync.sync.comparetables import TableCounts
+    from gsync.sync.tables import ScannedTables
 
 WORKDIR = ".gsync"
 STORE = "store.db"
@@ -79,6 +84,7 @@ class Snapshot:
         notices: Paths that were left out or need attention.
         objects_new: Objects that the store had not had before.
         bytes_new: How many bytes they take in the store, compressed.
+        tables: The tables that were scanned, and what changed in them.
     """
 
     oid: ObjectId | None
@@ -87,6 +93,7 @@ class Snapshot:
     notices: list[Notice]
     objects_new: int
     bytes_new: int
+    tables: tuple[TableCounts, ...] = ()
 
 
 class Repository:
@@ -283,7 +290,16 @@ def status(
         changes=select(describe(found.changes), paths),
         notices=found.notices,
         remotes={name: ahead_behind(repo, name) for name in sorted(repo.config.remotes)},
+        databases=_last_scanned(repo),
     )
+
+
+def _last_scanned(repo: Repository) -> dict[str, int | None]:
+    if not repo.config.databases:
+        return {}
+    from gsync.sync.tables import last_scanned
+
+    return last_scanned(repo)
 
 
 def ahead_behind(repo: Repository, remote: str) -> tuple[int, int]:
@@ -307,34 +323,52 @@ def snapshot(
     *,
     dry_run: bool = False,
     time_us: int | None = None,
+    databases: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Snapshot:
-    """Record the folder as a new manifest, unless nothing changed; the caller holds the lock.
+    """Record folder and databases as a new manifest, unless nothing changed.
 
-    Collections that this machine does not scan are carried from the parent unchanged.
+    Collections that this machine does not scan are carried from the parent unchanged. The
+    caller holds the lock.
+
+    Args:
+        databases: Scan the databases too; else their tables are carried.
+        progress: Called now and then with the number of files and rows looked at.
 
     Raises:
-        Unavailable: a file could not be read, or would not hold still.
+        Unavailable: a file could not be read, or would not hold still; a database is gone.
+        NotAtHead: a live table was never brought to HEAD.
     """
     head = repo.head()
     parent = repo.manifest(head)
     objects, size = repo.store.objects_written, repo.store.bytes_written
     found = scan(repo, write=not dry_run, progress=progress)
+    tables = _scan_databases(repo, parent, _after(found.files, progress)) if databases else None
     changes = describe(found.changes)
     base = files_root(parent) or EMPTY_MAP
-    if not found.changes and parent is not None:
-        return Snapshot(None, parent, [], found.notices, 0, 0)
+    counts = tables.counts if tables else ()
+    if not found.changes and parent is not None and not any(c.changed for c in counts):
+        if tables and not dry_run:
+            repo.store.set_states(tables.marks)
+        return Snapshot(None, parent, [], found.notices, 0, 0, counts)
     count = _count(parent) + sum((c.new is not None) - (c.old is not None) for c in found.changes)
     root = EMPTY_MAP
     if not dry_run:
         root = edit_map(repo.store, base, ((change.key, change.new) for change in found.changes))
     manifest = next_manifest(
-        parent, head, Collection(FILES, root, count), repo.author(), message, time_us
+        parent,
+        head,
+        [Collection(FILES, root, count), *(tables.collections if tables else ())],
+        repo.author(),
+        message,
+        time_us,
     )
     if dry_run:
-        return Snapshot(None, manifest, changes, found.notices, 0, 0)
+        return Snapshot(None, manifest, changes, found.notices, 0, 0, counts)
     oid = repo.store.put(Kind.MANIFEST, encode_manifest(manifest))
     repo.move("main", head, oid, "snapshot")
+    if tables:
+        repo.store.set_states(tables.marks)
     from gsync.replicas.files.index import confirm
 
     confirm(repo.store, base, root)
@@ -345,7 +379,31 @@ def snapshot(
         found.notices,
         repo.store.objects_written - objects,
         repo.store.bytes_written - size,
+        counts,
     )
+
+
+def _after(done: int, progress: Callable[[int], None] | None) -> Callable[[int], None] | None:
+    """Return what adds up rows on top of `done` files, since a table tells only what is new."""
+    if progress is None:
+        return None
+
+    def add(rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress(done)
+
+    return add
+
+
+def _scan_databases(
+    repo: Repository, parent: Manifest | None, progress: Callable[[int], None] | None
+) -> ScannedTables | None:
+    if not repo.config.databases:
+        return None
+    from gsync.sync.tables import scan_databases
+
+    return scan_databases(repo, parent, progress)
 
 
 def _count(manifest: Manifest | None) -> int:
@@ -356,16 +414,17 @@ def _count(manifest: Manifest | None) -> int:
 def next_manifest(
     parent: Manifest | None,
     head: ObjectId | None,
-    files: Collection,
+    collections: Iterable[Collection],
     author: str,
     message: str,
     time_us: int | None = None,
 ) -> Manifest:
-    """Return the manifest after `parent` (whose id is `head`) with other files."""
-    others = [c for c in parent.collections if c.name != FILES] if parent else []
+    """Return the manifest after `parent` (whose id is `head`) with these collections replaced."""
+    found = {c.name: c for c in parent.collections} if parent else {}
+    found |= {c.name: c for c in collections}
     return Manifest(
         parents=(head,) if head else (),
-        collections=tuple(sorted([*others, files], key=lambda c: c.name.encode())),
+        collections=tuple(sorted(found.values(), key=lambda c: c.name.encode())),
         author=author,
         time_us=now_us() if time_us is None else time_us,
         message=message,
@@ -399,7 +458,7 @@ def untrack(repo: Repository, paths: Sequence[bytes], *, dry_run: bool = False) 
         new_root = edit_map(repo.store, root, [(path, None) for path in sorted(dropped)])
         files = Collection(FILES, new_root, _count(parent) - len(dropped))
         shown = ", ".join(map(show_path, paths))
-        manifest = next_manifest(parent, head, files, repo.author(), f"untrack {shown}")
+        manifest = next_manifest(parent, head, [files], repo.author(), f"untrack {shown}")
         oid = repo.store.put(Kind.MANIFEST, encode_manifest(manifest))
         repo.move("main", head, oid, "untrack")
         repo.store.save_scan_dirs(dict.fromkeys(repo.store.load_scan_dirs()))
@@ -474,6 +533,11 @@ def log(
 
 def _touches(repo: Repository, manifest: Manifest, paths: Sequence[bytes]) -> bool:
     parent = repo.manifest(manifest.parents[0]) if manifest.parents else None
+    for path in paths:
+        name = path.decode("utf-8", "surrogateescape")
+        ours, theirs = manifest.find(name), parent.find(name) if parent else None
+        if (ours or theirs) and ours != theirs:
+            return True
     new, old = files_root(manifest), files_root(parent)
     if new == old:
         return False

@@ -17,7 +17,7 @@ from gsync.objects.model import FILES, Collection, encode_manifest
 from gsync.objects.oid import Kind, ObjectId
 from gsync.replicas.base import Notice
 from gsync.replicas.files.ignore import is_secret
-from gsync.sync.compare import FileChange, describe, files_root
+from gsync.sync.compare import FileChange, describe, files_root, is_below
 from gsync.sync.repository import Repository, next_manifest
 from gsync.tarball import TarLimits, read_tarball, write_tarball
 
@@ -48,17 +48,29 @@ def export_file(
     paths: Sequence[bytes],
     target: Path | None,
     *,
+    rows: bool = False,
     dry_run: bool = False,
 ) -> Exported:
     """Write the files of a manifest to `target`, or to stdout; it appears whole or not at all.
+
+    With `rows` its tables (those that `paths` name, if there are any) stand beside the files as
+    `db/NAME/TABLE.jsonl`; the caller holds the lock then.
 
     With `dry_run` the tarball is made and thrown away, so that its hash can be told.
     """
     manifest = repo.manifest(oid)
     root = files_root(manifest) or EMPTY_MAP
+    tables = [c for c in manifest.collections if c.name != FILES] if manifest else []
+    if rows and tables:
+        from gsync.sync.tablefiles import FILE_SUFFIX, add_as_files
+
+        named = {c.name.encode(): c for c in tables if is_below(c.name.encode(), paths or [b""])}
+        root = add_as_files(repo.store, root, list(named.values()))
+        paths = [path + FILE_SUFFIX if path in named else path for path in paths]
+        tables = [c for c in tables if c not in named.values()]
+    left_out = [c.name for c in tables]
     with open(os.devnull, "wb") if dry_run else _writing(target) as out:
         written = write_tarball(repo.store, root, out, paths=paths)
-    left_out = [c.name for c in manifest.collections if c.name != FILES] if manifest else []
     return Exported(
         written.entries, written.tar_bytes, written.gzip_bytes, written.tar_blake3, left_out
     )
@@ -111,7 +123,7 @@ def import_file(
     manifest = next_manifest(
         parent,
         head,
-        Collection(FILES, read.root, read.count),
+        [Collection(FILES, read.root, read.count)],
         repo.author(),
         message or f"import {name}",
     )

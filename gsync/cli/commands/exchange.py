@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gsync.cli.app import App, command, dry_run_option, insecure_option, token_file_option
+from gsync.cli.app import (
+    App,
+    accept_option,
+    command,
+    dry_run_option,
+    insecure_option,
+    no_databases_option,
+    split_names,
+    token_file_option,
+)
 from gsync.cli.changes import change_json, status_lines
 from gsync.cli.output import emit, short, size
 from gsync.errors import Invalid, NotFound
@@ -18,7 +27,7 @@ from gsync.sync.exchange import Moved
 _remote = click.argument("remote", required=False)
 
 
-def _connector(
+def connector(
     app: App,
     repo: Any,
     remote: str | None,
@@ -26,6 +35,7 @@ def _connector(
     insecure: bool,
     create: bool = False,
 ) -> tuple[str, Callable[[], Any]]:
+    """Return the name of the remote that was meant, and what opens a connection to it."""
     from gsync.cli.credentials import find_token
     from gsync.sync.exchange import connect
 
@@ -68,6 +78,31 @@ def moved_json(moved: Moved, **more: Any) -> dict[str, Any]:
     }
 
 
+def pulled_json(moved: Moved, **more: Any) -> dict[str, Any]:
+    """Return what a pull did: the exchange, and what changed in folder and databases."""
+    document: dict[str, Any] = {
+        "changes": [change_json(change) for change in moved.changes],
+        "tables": [],
+        "databases": {},
+    }
+    if moved.tables or moved.applied:
+        from gsync.cli.rows import applied_json, counts_json
+
+        document["tables"] = [counts_json(counts) for counts in moved.tables]
+        document["databases"] = applied_json(moved.applied)
+    return moved_json(moved, **document, **more)
+
+
+def _pulled_lines(app: App, moved: Moved, *, dry_run: bool = False) -> Iterator[str]:
+    yield from status_lines(app, moved.changes)
+    if moved.tables or moved.applied:
+        from gsync.cli.rows import applied_lines, table_lines
+
+        yield from table_lines(moved.tables)
+        verb = "would be written" if dry_run else "written"
+        yield from (f"{verb}: {line}" for line in applied_lines(moved.applied, dry_run=dry_run))
+
+
 def cost_line(moved: Moved) -> str:
     """Return what an exchange cost, as one line."""
     trips = "1 round trip" if moved.round_trips == 1 else f"{moved.round_trips} round trips"
@@ -97,7 +132,7 @@ def fetch(
     from gsync.sync import exchange
 
     with app.open() as repo:
-        name, connect = _connector(app, repo, remote, token_file, insecure_http)
+        name, connect = connector(app, repo, remote, token_file, insecure_http)
         with connect() as connection:
             if dry_run:
                 moved = exchange.look(repo, name, connection)
@@ -122,23 +157,38 @@ def fetch(
 @_remote
 @token_file_option
 @insecure_option
+@no_databases_option
+@accept_option
 @dry_run_option
 @click.pass_obj
 def pull(
-    app: App, remote: str | None, token_file: str | None, insecure_http: bool, dry_run: bool
+    app: App,
+    remote: str | None,
+    token_file: str | None,
+    insecure_http: bool,
+    no_databases: bool,
+    accept: tuple[str, ...],
+    dry_run: bool,
 ) -> None:
-    """Fetch, and bring main and the folder to where the remote is."""
+    """Fetch, and bring main, the folder and the databases to where the remote is."""
     from gsync.sync import exchange
 
     with app.open() as repo, repo.writing("gsync pull"):
-        name, connect = _connector(app, repo, remote, token_file, insecure_http)
+        name, connect = connector(app, repo, remote, token_file, insecure_http)
         with connect() as connection:
-            moved = exchange.pull(repo, name, connection, dry_run=dry_run)
+            moved = exchange.pull(
+                repo,
+                name,
+                connection,
+                dry_run=dry_run,
+                databases=not no_databases,
+                accept=split_names(accept),
+            )
     emit(
         app,
-        moved_json(moved, changes=[change_json(c) for c in moved.changes], dry_run=dry_run),
+        pulled_json(moved, dry_run=dry_run),
         lambda: [
-            *status_lines(app, moved.changes),
+            *_pulled_lines(app, moved, dry_run=dry_run),
             "Already up to date."
             if moved.old == moved.new
             else f"main {'would move' if dry_run else 'moved'}: {_arrow(moved)}",
@@ -161,7 +211,7 @@ def push(
     from gsync.sync import exchange
 
     with app.open() as repo, repo.writing("gsync push"):
-        name, connect = _connector(app, repo, remote, token_file, insecure_http, create=not dry_run)
+        name, connect = connector(app, repo, remote, token_file, insecure_http, create=not dry_run)
         with connect() as connection:
             moved = exchange.push(repo, name, connection, dry_run=dry_run)
     emit(
@@ -185,6 +235,8 @@ def push(
 @click.option("-m", "--message", default="sync", help="Message of the snapshot", show_default=True)
 @token_file_option
 @insecure_option
+@no_databases_option
+@accept_option
 @dry_run_option
 @click.pass_obj
 def sync(
@@ -193,47 +245,69 @@ def sync(
     message: str,
     token_file: str | None,
     insecure_http: bool,
+    no_databases: bool,
+    accept: tuple[str, ...],
     dry_run: bool,
 ) -> None:
     """Snapshot, pull, push."""
+    from gsync.cli.rows import counts_json, table_lines
     from gsync.sync import exchange
     from gsync.sync.repository import snapshot
 
     with app.open() as repo, repo.writing("gsync sync"):
-        name, connect = _connector(app, repo, remote, token_file, insecure_http, create=not dry_run)
+        name, connect = connector(app, repo, remote, token_file, insecure_http, create=not dry_run)
         if dry_run:
-            made = snapshot(repo, message, dry_run=True)
+            made = snapshot(repo, message, dry_run=True, databases=not no_databases)
             with connect() as connection:
-                pulled = exchange.pull(repo, name, connection, dry_run=True)
+                pulled = exchange.pull(
+                    repo, name, connection, dry_run=True, databases=not no_databases
+                )
             document = {
                 "snapshot": None,
                 "changes": [change_json(c) for c in made.changes],
-                "pull": moved_json(pulled, changes=[change_json(c) for c in pulled.changes]),
+                "tables": [counts_json(counts) for counts in made.tables],
+                "pull": pulled_json(pulled),
                 "dry_run": True,
             }
             emit(
                 app,
                 document,
                 lambda: [
+                    *table_lines(made.tables),
+                    *_pulled_lines(app, pulled, dry_run=True),
                     f"Would record {len(made.changes)} change(s),"
-                    f" and pull {len(pulled.changes)} change(s)."
+                    f" and pull {len(pulled.changes)} change(s).",
                 ],
                 report=True,
             )
             return
-        oid, pulled, pushed = exchange.sync(repo, name, connect, message)
+        made, pulled, pushed = exchange.sync(
+            repo,
+            name,
+            connect,
+            message,
+            databases=not no_databases,
+            accept=split_names(accept),
+        )
+    oid = made.oid
     emit(
         app,
         {
             "snapshot": oid.hex() if oid else None,
-            "pull": moved_json(pulled, changes=[change_json(c) for c in pulled.changes]),
+            "tables": [counts_json(counts) for counts in made.tables],
+            "pull": pulled_json(pulled),
             "push": moved_json(pushed),
             "dry_run": False,
         },
         lambda: [
             f"Snapshot {short(oid)}." if oid else "Nothing changed here.",
-            *status_lines(app, pulled.changes),
-            f"Pulled {len(pulled.changes)} change(s)." if pulled.changes else "Nothing to pull.",
+            *table_lines(made.tables),
+            *_pulled_lines(app, pulled),
+            f"Pulled {len(pulled.changes)} change(s)."
+            if pulled.changes
+            else "Nothing to pull."
+            if not pulled.tables
+            else "Pulled rows.",
             f"{name}/main moved: {_arrow(pushed)}"
             if pushed.refs
             else "Nothing to push: the remote has everything.",
@@ -275,6 +349,7 @@ def clone(
         dry_run=dry_run,
         command="gsync clone",
     )
+    databases = [] if dry_run else _databases_of(target)
     emit(
         app,
         moved_json(moved, directory=str(target.absolute()), paths=count, dry_run=dry_run),
@@ -283,7 +358,18 @@ def clone(
             f" {count} path(s)."
             if moved.new
             else f"The remote is empty; made an empty repository in {target}.",
+            *(
+                f"It has tables of {name}: in {target}, 'gsync db add URL --name {name}' says where"
+                " yours are."
+                for name in databases
+            ),
             cost_line(moved),
         ],
         report=True,
     )
+
+
+def _databases_of(folder: Path) -> list[str]:
+    from gsync.config import load_config
+
+    return sorted(load_config(folder, folder / ".gsync").shared.databases)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from gsync.cli.app import App, command, dry_run_option, group
+from gsync.cli.app import App, command, dry_run_option, group, no_databases_option
 from gsync.cli.changes import change_json, status_lines
-from gsync.cli.output import emit, key_json, note, notices, short, size
+from gsync.cli.output import emit, key_json, note, notices, short, size, table, when, write_lines
 from gsync.errors import Invalid
 from gsync.paths import show_path
+
+if TYPE_CHECKING:
+    from gsync.objects.model import Collection
+    from gsync.objects.oid import ObjectId
+    from gsync.sync.repository import Repository
 
 
 @command()
@@ -59,7 +66,10 @@ def status(app: App, paths: tuple[str, ...], exit_code: bool) -> None:
             name: {"ahead": ahead, "behind": behind}
             for name, (ahead, behind) in found.remotes.items()
         },
-        "databases": {},
+        "databases": {
+            name: {"scanned": when(scanned) if scanned is not None else None}
+            for name, scanned in found.databases.items()
+        },
     }
     emit(app, document, lambda: _status_lines(app, found))
     if exit_code and found.changes:
@@ -82,24 +92,31 @@ def _status_lines(app: App, found: object) -> Iterator[str]:
         yield ""
         yield "Record this with 'gsync snapshot -m TEXT'."
     else:
-        yield "Nothing changed."
+        yield "Nothing changed in the folder." if found.databases else "Nothing changed."
     yield from notices(app, found.notices)
+    for name, scanned in found.databases.items():
+        seen = f"last scanned {when(scanned)}" if scanned is not None else "never scanned yet"
+        yield f"Database {name}: {seen}; 'gsync db status' looks at it."
 
 
 @command()
 @click.option("-m", "--message", default="", help="Why; shown by 'gsync log'")
+@no_databases_option
 @dry_run_option
 @click.pass_obj
-def snapshot(app: App, message: str, dry_run: bool) -> None:
-    """Record the folder as a new manifest."""
+def snapshot(app: App, message: str, no_databases: bool, dry_run: bool) -> None:
+    """Record the folder, and the tables of its databases, as a new manifest."""
+    from gsync.cli.rows import counts_json, table_lines
     from gsync.sync.repository import snapshot as make_snapshot
 
     with (
         app.open() as repo,
         repo.writing("gsync snapshot"),
-        app.progress("Scanning", "files") as progress,
+        app.progress("Scanning", "files and rows") as progress,
     ):
-        made = make_snapshot(repo, message, dry_run=dry_run, progress=progress)
+        made = make_snapshot(
+            repo, message, dry_run=dry_run, databases=not no_databases, progress=progress
+        )
     counts = {
         "added": sum(c.status == "added" for c in made.changes),
         "modified": sum(c.status in ("modified", "type_changed") for c in made.changes),
@@ -113,6 +130,7 @@ def snapshot(app: App, message: str, dry_run: bool) -> None:
             c.name: {"root": c.root.hex(), "entries": c.count} for c in made.manifest.collections
         },
         "changes": counts,
+        "tables": [counts_json(one) for one in made.tables],
         "objects_new": made.objects_new,
         "bytes_new": made.bytes_new,
         "dry_run": dry_run,
@@ -120,15 +138,17 @@ def snapshot(app: App, message: str, dry_run: bool) -> None:
 
     def text() -> Iterator[str]:
         shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        if not made.changes and made.oid is None:
+        rows = list(table_lines(made.tables))
+        if made.oid is None and not (dry_run and (made.changes or rows)):
             yield "Nothing changed."
         elif dry_run:
-            yield f"Would record: {shown or 'no file'}."
+            yield f"Would record: {shown or 'no file'}{', and rows:' if rows else '.'}"
         else:
             yield (
                 f"{short(made.oid)} {shown or 'no files'};"
                 f" {made.objects_new} new objects, {size(made.bytes_new)} more in the store."
             )
+        yield from rows
         yield from notices(app, made.notices, brief=True)
 
     emit(app, document, text, report=True)
@@ -190,6 +210,10 @@ def ls(app: App, arguments: tuple[str, ...], long: bool) -> None:
     with app.open() as repo:
         revs, paths = app.split_revisions(repo, arguments, most=1)
         oid = app.resolve(repo, revs[0] if revs else "HEAD")
+        rows = _find_table(repo, oid, paths)
+        if rows is not None:
+            _list_table(app, repo, oid, rows)
+            return
         found = list_contents(repo, oid, paths)
         names = {0: "file", 1: "executable", 2: "symlink", 3: "directory"}
         if app.json:
@@ -212,6 +236,33 @@ def ls(app: App, arguments: tuple[str, ...], long: bool) -> None:
                 identity = entry.content_id.hex() if entry.content_id else "-" * 64
                 line = f"{letters[entry.type]} {identity} {entry.size:>12} {line}"
             click.echo(line)
+
+
+def _find_table(repo: Repository, oid: ObjectId, paths: list[bytes]) -> Collection | None:
+    from gsync.sync.comparetables import split_collection
+
+    manifest = repo.manifest(oid)
+    name = paths[0].decode("utf-8", "surrogateescape") if len(paths) == 1 else ""
+    return manifest.find(name) if manifest and split_collection(name) else None
+
+
+def _list_table(app: App, repo: Repository, oid: ObjectId, rows: Collection) -> None:
+    from gsync.cli.rows import key_text, row_key_json
+    from gsync.sync.tablefiles import list_keys
+    from gsync.sync.tables import get_schema
+
+    schema = get_schema(repo.store, rows)
+    keys = list_keys(repo.store, rows)
+    if app.json:
+        entries = [
+            {"collection": rows.name, "key": row_key_json(key, schema), "type": "row"}
+            | {"size": None, "id": None}
+            for key in keys
+        ]
+        emit(app, {"manifest": oid.hex(), "entries": entries}, lambda: [])
+        return
+    types = [column.type for column in schema.key]
+    write_lines(f"{rows.name} {key_text(key, types)}" for key in keys)
 
 
 @command()
@@ -266,9 +317,10 @@ def untrack(app: App, paths: tuple[str, ...], dry_run: bool) -> None:
     help="The file to write, or - for stdout",
     metavar="FILE.tar.gz",
 )
+@click.option("--rows", is_flag=True, help="Write tables too, as db/NAME/TABLE.jsonl")
 @dry_run_option
 @click.pass_obj
-def export(app: App, arguments: tuple[str, ...], output: str, dry_run: bool) -> None:
+def export(app: App, arguments: tuple[str, ...], output: str, rows: bool, dry_run: bool) -> None:
     """Write a manifest's files as a deterministic tarball."""
     from gsync.sync.tarballs import export_file
 
@@ -276,7 +328,8 @@ def export(app: App, arguments: tuple[str, ...], output: str, dry_run: bool) -> 
         revs, paths = app.split_revisions(repo, arguments, most=1)
         oid = app.resolve(repo, revs[0] if revs else "HEAD")
         target = None if output == "-" else app.directory / output
-        written = export_file(repo, oid, paths, target, dry_run=dry_run)
+        with repo.writing("gsync export") if rows else nullcontext():
+            written = export_file(repo, oid, paths, target, rows=rows, dry_run=dry_run)
     document = {
         "manifest": oid.hex(),
         "output": output,
@@ -354,8 +407,20 @@ def collection_list(app: App) -> None:
             ]
         },
         lambda: (
-            [f"{c.name}  {c.count} entries  {short(c.root)}" for c in found]
-            or ["There is no snapshot yet."]
+            list(
+                table(
+                    [
+                        (
+                            c.name,
+                            f"{c.count:,} {'rows' if c.schema else 'entries'}",
+                            short(c.root),
+                        )
+                        for c in found
+                    ]
+                )
+            )
+            if found
+            else ["There is no snapshot yet."]
         ),
     )
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gsync.cli.app import App, command, dry_run_option
 from gsync.cli.changes import change_json, manifest_json, status_lines
-from gsync.cli.output import emit, short, style, when
+from gsync.cli.output import emit, note, short, style, when, write_lines
 from gsync.errors import Conflict, Invalid, NotFound
 from gsync.objects.model import Manifest
 from gsync.objects.oid import ObjectId
+
+if TYPE_CHECKING:
+    from gsync.sync.comparetables import RowChange, TableCounts
+    from gsync.sync.repository import Repository
 
 
 @command()
@@ -83,16 +90,101 @@ def show(app: App, rev: str) -> None:
         oid = app.resolve(repo, rev)
         manifest = get_manifest(repo.store, oid)
         changes = changes_of(repo, manifest)
-    emit(
-        app,
-        manifest_json(oid, manifest) | {"changes": [change_json(change) for change in changes]},
-        lambda: [
-            *_entry(app, oid, manifest),
-            *(f"{c.name}: {c.count} entries, root {c.root.hex()}" for c in manifest.collections),
-            "",
-            *status_lines(app, changes),
-        ],
-    )
+        parent = repo.manifest(manifest.parents[0]) if manifest.parents else None
+        rows = _Rows.of(repo, parent, manifest)
+        if app.json:
+            document = [*map(change_json, changes), *rows.documents()]
+            emit(app, manifest_json(oid, manifest) | {"changes": document}, lambda: [])
+            return
+        for line in _entry(app, oid, manifest):
+            click.echo(line)
+        for c in manifest.collections:
+            what = "rows" if c.schema else "entries"
+            click.echo(f"{c.name}: {c.count} {what}, root {c.root.hex()}")
+        click.echo("")
+        write_lines(chain(status_lines(app, changes), rows.lines(app)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What differs in the tables of two manifests, read anew each time it is asked for."""
+
+    repo: Repository
+    old: Manifest | None
+    new: Manifest | None
+    names: list[str]
+
+    @classmethod
+    def of(
+        cls,
+        repo: Repository,
+        old: Manifest | None,
+        new: Manifest | None,
+        paths: Sequence[bytes] = (),
+    ) -> _Rows:
+        """Return the tables of both manifests; with paths those that they name."""
+        from gsync.sync.compare import is_below
+        from gsync.sync.comparetables import table_names
+
+        names = table_names(old, new)
+        if paths:
+            wanted = [path for path in paths if path.startswith(b"db/")]
+            names = [name for name in names if is_below(name.encode(), wanted)]
+        return cls(repo, old, new, names)
+
+    def changes(self) -> Iterator[RowChange]:
+        if not self.names:
+            return
+        from gsync.sync.comparetables import diff_tables
+
+        yield from diff_tables(self.repo.store, self.old, self.new, self.names)
+
+    def counts(self) -> Iterator[TableCounts]:
+        if not self.names:
+            return
+        from gsync.sync.comparetables import count_tables
+
+        for counts in count_tables(self.repo.store, self.old, self.new):
+            if counts.collection in self.names:
+                yield counts
+
+    def lines(self, app: App) -> Iterator[str]:
+        """Yield rows with their cells, and what else is to say of a table, as text."""
+        if not self.names:
+            return
+        from gsync.cli.rows import row_lines
+        from gsync.sync.tables import content_loader
+
+        load = content_loader(self.repo.store)
+        for change in self.changes():
+            yield from row_lines(app, change, load)
+        for counts in self.counts():
+            yield from (f"{counts.collection}: {text}" for text in counts.notes)
+
+    def brief_lines(self, app: App) -> Iterator[str]:
+        from gsync.cli.rows import row_line
+
+        for change in self.changes():
+            yield row_line(app, change)
+
+    def stat_lines(self) -> Iterator[str]:
+        from gsync.cli.rows import table_stat
+
+        for counts in self.counts():
+            yield table_stat(counts)
+
+    def documents(self) -> list[dict[str, Any]]:
+        """Return all rows for JSON, in memory."""
+        if not self.names:
+            return []
+        from gsync.cli.rows import row_json
+        from gsync.sync.tables import content_loader
+
+        load = content_loader(self.repo.store)
+        return [row_json(change, load) for change in self.changes()]
+
+    def differ(self) -> bool:
+        return any(counts.changed or counts.rows for counts in self.counts())
 
 
 @command()
@@ -104,39 +196,47 @@ def show(app: App, rev: str) -> None:
 def diff(
     app: App, arguments: tuple[str, ...], stat: bool, name_status: bool, exit_code: bool
 ) -> None:
-    """Compare the folder with HEAD or with A, or A with B; offline."""
+    """Compare the folder with HEAD or with A, or A with B, tables included; offline."""
     from gsync.sync.textdiff import Sides, stat_lines, unified_lines
 
     with app.open() as repo:
         revs, paths = app.split_revisions(repo, arguments, most=2)
         sides = Sides.of(repo, [app.resolve(repo, rev) for rev in revs], paths)
+        two = len(revs) == 2
+        old, new = (repo.manifest(sides.old), repo.manifest(sides.new)) if two else (None, None)
+        rows = _Rows.of(repo, old, new, paths)
         if app.json:
             document = {
                 "old": sides.old.hex() if sides.old else None,
                 "new": sides.new.hex() if sides.new else None,
-                "changes": [change_json(change) for change in sides.changes],
+                "changes": [*map(change_json, sides.changes), *rows.documents()],
             }
             emit(app, document, lambda: [])
         elif name_status:
-            emit(app, {}, lambda: status_lines(app, sides.changes))
+            lines = chain(status_lines(app, sides.changes), rows.brief_lines(app))
+            emit(app, {}, lambda: lines)
         elif stat:
-            emit(app, {}, lambda: stat_lines(sides))
+            emit(app, {}, lambda: chain(rows.stat_lines(), stat_lines(sides)))
         else:
             colours = {"+": "green", "-": "red", "@": "cyan"}
             for line in unified_lines(sides):
                 colour = colours.get(line[:1])
                 click.echo(style(app, line, colour) if colour else line)
-    if exit_code and sides.changes:
+            write_lines(rows.lines(app))
+        differ = bool(sides.changes) or (exit_code and rows.differ())
+    if not two and repo.config.databases:
+        note(app, "Only the folder is compared; 'gsync db diff' compares live tables with HEAD.")
+    if exit_code and differ:
         app.exit(1)
 
 
 @command()
 @click.pass_obj
 def refs(app: App) -> None:
-    """List refs, tags, and the remotes' refs as last seen."""
+    """List refs, tags, and the refs of remotes and pairs of databases as last seen."""
     with app.open() as repo:
         found = {name: oid.hex() for name, oid in repo.store.list_refs().items()}
-        for remote in sorted(repo.config.remotes):
+        for remote in sorted({*repo.config.remotes, *repo.store.list_remotes()}):
             for name, oid in repo.store.tracking(remote).items():
                 found[f"{remote}/{name}"] = oid.hex()
     emit(
