@@ -16,6 +16,7 @@ from support_tables import SCHEMA, Live, generation, pair
 from gsync.config import TableConfig
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP, edit_map
+from gsync.objects.encoding import encode
 from gsync.objects.model import EMPTY_MAP_BODY
 from gsync.objects.oid import Kind, ObjectId
 from gsync.replicas.sqlite import SqliteDatabase
@@ -26,6 +27,8 @@ from gsync.replicas.tables.scan import scan_table
 from gsync.store.memory import MemoryStore
 from gsync.sync.comparetables import describe_rows
 from gsync.sync.tables import content_loader
+from gsync.views.rows.check import WrongRow
+from gsync.views.rows.keys import encode_key
 from gsync.views.rows.schema import Schema
 
 POSTGRES = """
@@ -270,3 +273,47 @@ def test_a_row_changed_since_is_no_loss(tmp_path: Path) -> None:
     gsync_in(second, "pull")
     after = {row[0]: row[2] for row in lives[1].rows()["users"]}
     assert (after[4], after[5]) == (7, 9)
+
+
+WRONG = [
+    ("a key of another type", encode_key(["text"], ["a"]), [1, "a"]),
+    ("a key with a column too many", encode_key(["int", "int"], [1, 2]), [1, "a"]),
+    ("text in an integer", encode_key(["int"], [1]), ["1; DROP TABLE t"]),
+    ("a boolean in an integer", encode_key(["int"], [1]), [True]),
+    ("an integer in a text", encode_key(["int"], [1]), [1, 2]),
+    ("NULL that may not be", encode_key(["int"], [1]), [None, "a"]),
+    ("a cell too many", encode_key(["int"], [1]), [1, "a", 2]),
+]
+
+
+@pytest.mark.parametrize(("what", "key", "cells"), WRONG, ids=[what for what, _, _ in WRONG])
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+def test_rows_that_no_database_gave_are_refused(
+    engine: str,
+    what: str,
+    key: bytes,
+    cells: list[Any],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    """A peer's row that is not of its schema is named, and nothing is written."""
+    database: Database
+    if engine == "postgres":
+        make_database = request.getfixturevalue("make_database")
+        there = make_database("CREATE TABLE t (id int PRIMARY KEY, a int NOT NULL, b text)")
+        database = postgres_of(there)
+    else:
+        with sqlite3.connect(tmp_path / "t.db") as connection:
+            connection.execute(
+                "CREATE TABLE t (id INTEGER PRIMARY KEY NOT NULL, a INTEGER NOT NULL, b TEXT)"
+            )
+        connection.close()
+        database = SqliteDatabase(tmp_path / "t.db")
+    store = MemoryStore()
+    store.put(Kind.NODE, EMPTY_MAP_BODY)
+    _, schema = scanned(database, store, table="t")
+    wanted = edit_map(store, EMPTY_MAP, [(key, encode(cells))])
+    move = TableMove(TableConfig(("id",)), EMPTY_MAP, wanted, schema)
+    with pytest.raises(WrongRow, match="table t"):
+        apply_tables(database, {"t": move}, store, content_loader(store))
+    assert scanned(database, store, table="t")[0] == EMPTY_MAP

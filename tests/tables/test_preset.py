@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from support import require
 from support_cli import gsync_in, json_in, refused
@@ -53,7 +54,7 @@ def test_preset_through_a_server(tmp_path: Path, make_database: MakeDatabase) ->
         " 'u' || (i % 50 + 1), 's' || (i % 50 + 1), 'context ' || i FROM generate_series(1, 200) i",
     )
     with running_server(tmp_path / "data") as server:
-        env = {"GSYNC_TOKEN": server.token("team")}
+        env: dict[str, Any] = {"GSYNC_TOKEN": server.token("team")}
         url = f"{server.base}/team"
         gsync_in(tmp_path, "init", "one")
         one, two = tmp_path / "one", tmp_path / "two"

@@ -25,7 +25,12 @@ from gsync.replicas.postgres.scan import cell_of
 from gsync.replicas.tables.base import Clash, LiveUnique, Refused, TablePlan
 from gsync.views.rows.keys import decode_key
 from gsync.views.rows.texts import format_cell
-from gsync.views.rows.values import LoadContent, SpillContent, decode_row, load_cell
+from gsync.views.rows.values import (
+    LoadContent,
+    SpillContent,
+    decode_row_trusted,
+    load_cell,
+)
 
 if TYPE_CHECKING:
     import psycopg
@@ -478,7 +483,7 @@ def _lines(
         if change.new is None:
             yield "\t".join([*fields, *nulls, "t\n"]), True
             continue
-        cells = decode_row(change.new, width)
+        cells = decode_row_trusted(change.new, width)
         for slot, type_, render in columns:
             cell = cells[slot]
             if type(cell) is Reference:

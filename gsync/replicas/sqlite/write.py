@@ -25,7 +25,7 @@ from gsync.replicas.sqlite.scan import has_several_spellings, key_function
 from gsync.replicas.sqlite.session import SqliteSession
 from gsync.replicas.tables.base import Clash, Refused, TablePlan
 from gsync.views.rows.keys import decode_key
-from gsync.views.rows.values import LoadContent, decode_row, load_cell
+from gsync.views.rows.values import LoadContent, decode_row_trusted, load_cell
 
 _VIOLATIONS_MAX = 1000  # rows that break a foreign key, counted for a message
 _PARKED_BITS = 62
@@ -387,7 +387,7 @@ def _row_writer(
     columns = [(c, _writer(db, plan, c.name, c.type)) for c in plan.schema.live]
 
     def write(key: bytes, row: bytes) -> Sequence[Native]:
-        cells = decode_row(row, width)
+        cells = decode_row_trusted(row, width)
         values: list[Native] = []
         for column, one in columns:
             cell = load_cell(column.type, cells[column.slot], load)

@@ -14,6 +14,7 @@ from enum import Enum
 
 from blake3 import blake3
 
+from gsync.changes import Change
 from gsync.config import TableConfig
 from gsync.errors import Conflict
 from gsync.maps.diff import diff_maps
@@ -34,6 +35,7 @@ from gsync.replicas.tables.base import (
 from gsync.replicas.tables.plan import plan_tables
 from gsync.replicas.tables.scan import join
 from gsync.store.base import ObjectReader
+from gsync.views.rows.check import row_checker
 from gsync.views.rows.keys import decode_key
 from gsync.views.rows.schema import Schema, describe_difference, is_compatible
 from gsync.views.rows.show import show_cell, show_cells, show_row
@@ -319,8 +321,7 @@ def _write(
     """Write all changes, parents first, deletions last and children first."""
     moving = [meant for meant in found if meant.to_write]
     for meant in moving:
-        changes = diff_maps(store, meant.move.base, meant.move.target)
-        writing.stage(meant.plan, changes, load)
+        writing.stage(meant.plan, _checked(meant.move, store), load)
     for meant in moving:
         _stop_on_clash(writing.clashes(meant.plan, ROWS_SHOWN_MAX))
     for meant in moving:
@@ -332,6 +333,14 @@ def _write(
     for meant in reversed(moving):
         deleted[meant.plan.name] = writing.delete(meant.plan)
     return Applied(inserted, updated, deleted)
+
+
+def _checked(move: TableMove, store: ObjectReader) -> Iterator[Change]:
+    """Yield the changes of a table; what comes from another store is looked at first."""
+    check = row_checker(move.schema)
+    for change in diff_maps(store, move.base, move.target):
+        check(change.key, change.new)
+        yield change
 
 
 def _stop_on_clash(clashes: Sequence[Clash]) -> None:

