@@ -293,7 +293,8 @@ def test_names_that_others_chose_are_written_so_that_they_are_read_again(tmp_pat
     sql(
         tmp_path / "odd.sqlite",
         """CREATE TABLE hooks (url TEXT PRIMARY KEY, "a""b\\c" TEXT, "tab	and" TEXT);
-        CREATE TABLE "with.dot" (id TEXT PRIMARY KEY, "http://x/" NUMERIC, n INTEGER);
+        CREATE TABLE "with.dot" (id TEXT PRIMARY KEY, "http://x/" TEXT, n INTEGER);
+        CREATE TABLE prices (id TEXT PRIMARY KEY, price NUMERIC);
         CREATE TABLE "a b" (id TEXT PRIMARY KEY);
         CREATE TABLE child (id TEXT PRIMARY KEY, up TEXT REFERENCES "a b" (id));
         INSERT INTO hooks VALUES ('u', 'v', 'w'); INSERT INTO "with.dot" VALUES ('1', 2, 3);""",
@@ -302,7 +303,9 @@ def test_names_that_others_chose_are_written_so_that_they_are_read_again(tmp_pat
     assert found["tables"].keys() == {"hooks", "with.dot", "child"}
     assert "a b" in found["refused"]
     assert "not recorded" in " ".join(found["notes"]["child"])
-    assert "not carried" in " ".join(found["notes"]["with.dot"])
+    assert "price has the type NUMERIC, which is not carried" in " ".join(
+        found["refused"]["prices"]
+    )
     made = json_in(tmp_path, "snapshot", "-m", "odd")
     assert made["collections"]["db/odd-1/with.dot"]["entries"] == 1
     (row,) = json_in(tmp_path, "db", "show", "HEAD:hooks")["rows"]
