@@ -82,7 +82,8 @@ def test_every_failure_has_its_exit_code(error, code, failing, capsys) -> None:
 def test_subclass_has_the_code_of_its_kind() -> None:
     """An error nobody listed is found by its kind, and every kind is listed."""
     assert exit_code(type("Odd", (Corrupt,), {})("x")) == 6
-    assert set(EXIT_CODES) == set(GsyncError.__subclasses__())
+    kinds = {kind for kind in GsyncError.__subclasses__() if kind.__module__ == "gsync.errors"}
+    assert set(EXIT_CODES) == kinds
 
 
 def test_error_is_two_lines(failing, capsys) -> None:
