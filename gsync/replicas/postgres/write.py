@@ -59,6 +59,14 @@ _REFERENCED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint
     WHERE contype = 'f' AND confrelid = %s::pg_catalog.regclass)
 """
+# Columns that rows of other tables follow when they are updated, and how.
+_FOLLOWED = """
+SELECT a.attname::text, f.confupdtype::text
+FROM pg_catalog.pg_constraint f JOIN pg_catalog.pg_attribute a
+    ON a.attrelid = f.confrelid AND a.attnum = ANY (f.confkey)
+WHERE f.contype = 'f' AND f.confupdtype IN ('c', 'n', 'd')
+    AND f.confrelid = %s::pg_catalog.regclass
+"""
 # Owned by the column (serial, identity), or named by its default.
 _SEQUENCES = """
 SELECT a.attname::text,
@@ -291,9 +299,17 @@ class PostgresWriting(PostgresSession):
         """Return a column of the constraint and an expression for a value that no row has."""
         keys = {name for name, _ in plan.schema.key}
         free = [n for n in unique.columns if n not in keys and n not in stage.always]
+        # A row that refers to the value follows it to another and back, but not from NULL; and
+        # where an update empties the reference, nothing brings it back.
+        followed = self._query(_FOLLOWED, sql.qualified(plan.name))
+        emptied = {name for name, action in followed if action != "c"}
+        free = [name for name in free if name not in emptied]
+        cascading = {name for name, _ in followed}
         for name in free:
             column = plan.live.column(name)
-            if column is not None and column.nullable and not unique.nulls_equal:
+            if column is None or not column.nullable or unique.nulls_equal:
+                continue
+            if name not in cascading:
                 return name, "NULL"
         referring = {name for foreign in plan.live.foreign for name in foreign.key.columns}
         for name in free:
