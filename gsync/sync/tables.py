@@ -334,8 +334,9 @@ def plan_databases(
 ) -> list[DatabaseMove]:
     """Return what has to be written into the databases to follow a move of HEAD.
 
-    A table that has a mark starts from it; one without starts from nothing, so that only
-    rows which are absent, or equal already, are let through.
+    A table that has a mark starts from it; one without starts from the rows of `old` that
+    `new` has otherwise, so that only rows which are absent, or equal to either, are let
+    through, and one that was deleted does not stay, to be recorded again from here.
     """
     wanted = tables_of(repo, new)
     found = []
@@ -349,11 +350,20 @@ def plan_databases(
                 collection = recorded[table]
                 base = read_mark(repo, database, collection.name)
                 _check_view(repo.store, before.get(table), collection, base)
-                start = base or _present(repo, EMPTY_MAP)
+                start = base or _start(repo, before.get(table), collection)
                 moves[table] = _move(repo.store, config, start, collection)
         if moves:
             found.append(DatabaseMove(name, database, moves))
     return found
+
+
+def _start(repo: Repository, old: Collection | None, new: Collection) -> ObjectId:
+    """Return the root that a table without a mark starts from."""
+    empty = _present(repo, EMPTY_MAP)
+    if old is None or old.view != new.view:
+        return empty
+    changes = diff_maps(repo.store, old.root, new.root)
+    return edit_map(repo.store, empty, ((c.key, c.old) for c in changes if c.old is not None))
 
 
 def _check_view(
