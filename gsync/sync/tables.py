@@ -40,6 +40,7 @@ from gsync.views.files import decode_entry_trusted
 from gsync.views.rows.schema import (
     Schema,
     View,
+    continues,
     decode_schema,
     decode_view,
     encode_schema,
@@ -206,18 +207,25 @@ def _mark_name(collection: str) -> str:
 
 def read_mark(repo: Repository, database: Database, collection: str) -> ObjectId | None:
     """Return the root that the live table was last known at, or None if it never was here."""
+    mark = _find_mark(repo, database, collection)
+    return mark[0] if mark else None
+
+
+def _find_mark(
+    repo: Repository, database: Database, collection: str
+) -> tuple[ObjectId, Schema] | None:
     value = repo.store.get_state(_mark_name(collection))
     if value is None:
         return None
-    shown, root = decode_trusted(value)
+    shown, root, schema = decode_trusted(value)
     if shown != database.shown or (root != EMPTY_MAP and repo.store.missing([root])):
         return None
-    return ObjectId(root)
+    return ObjectId(root), decode_schema(schema)
 
 
-def make_mark(database: Database, root: ObjectId) -> bytes:
-    """Return the mark of a table of `database` that is at `root`."""
-    return encode([database.shown, root])
+def make_mark(database: Database, root: ObjectId, schema: Schema) -> bytes:
+    """Return the mark of a table of `database` that is at `root`, whose rows follow `schema`."""
+    return encode([database.shown, root, encode_schema(schema)])
 
 
 def last_scanned(repo: Repository) -> dict[str, int | None]:
@@ -269,7 +277,7 @@ def scan_databases(
                     )
                 collections.append(found)
                 counts.append(count)
-                marks[_mark_name(collection)] = make_mark(database, found.root)
+                marks[_mark_name(collection)] = make_mark(database, found.root, plan.schema)
         marks[f"scanned {name}"] = encode(now_us())
     return ScannedTables(tuple(collections), tuple(counts), marks)
 
@@ -348,9 +356,11 @@ def plan_databases(
         for table, config in wanted[name].items():
             if table in recorded:
                 collection = recorded[table]
-                base = read_mark(repo, database, collection.name)
-                _check_view(repo.store, before.get(table), collection, base)
-                start = base or _start(repo, before.get(table), collection)
+                mark = _find_mark(repo, database, collection.name)
+                if mark is not None:
+                    _check_view(before.get(table), collection)
+                    _check_slots(repo.store, mark[1], collection)
+                start = mark[0] if mark else _start(repo, before.get(table), collection)
                 moves[table] = _move(repo.store, config, start, collection)
         if moves:
             found.append(DatabaseMove(name, database, moves))
@@ -362,20 +372,32 @@ def _start(repo: Repository, old: Collection | None, new: Collection) -> ObjectI
     empty = _present(repo, EMPTY_MAP)
     if old is None or old.view != new.view:
         return empty
+    _check_slots(repo.store, get_schema(repo.store, old), new)
     changes = diff_maps(repo.store, old.root, new.root)
     return edit_map(repo.store, empty, ((c.key, c.old) for c in changes if c.old is not None))
 
 
-def _check_view(
-    store: ObjectReader, old: Collection | None, new: Collection, base: ObjectId | None
-) -> None:
+def _check_view(old: Collection | None, new: Collection) -> None:
     """Refuse to diff maps of one table that were looked at differently."""
-    if old is not None and base is not None and old.view != new.view:
+    if old is not None and old.view != new.view:
         raise Conflict(
             f"{new.name} is recorded with other columns left out than it was here",
             hint="make 'gsync.toml' agree on both sides and snapshot, then pull; or pull with"
             " --no-databases and 'gsync db restore HEAD'",
         )
+
+
+def _check_slots(store: ObjectReader, old: Schema, new: Collection) -> None:
+    """Refuse to diff maps of one table in which equal bytes are other values."""
+    if not _are_comparable(old, get_schema(store, new)):
+        raise Conflict(
+            f"{new.name} was recorded afresh, with another key or columns in other places",
+            hint="pull with --no-databases; then 'gsync db restore HEAD' lists the rows that differ",
+        )
+
+
+def _are_comparable(one: Schema, other: Schema) -> bool:
+    return continues(one, other) or continues(other, one)
 
 
 def _move(
@@ -412,16 +434,17 @@ def apply_databases(
 
 
 def mark_tables(
-    repo: Repository, move: DatabaseMove, roots: Mapping[str, ObjectId] | None = None
+    repo: Repository,
+    move: DatabaseMove,
+    states: Mapping[str, tuple[ObjectId, Schema]] | None = None,
 ) -> None:
-    """Remember that the tables of `move` are derived from their targets, or from `roots`."""
+    """Remember that the tables of `move` are derived from their targets, or from `states`."""
+    if states is None:
+        states = {table: (inner.target, inner.schema) for table, inner in move.moves.items()}
     repo.store.set_states(
         {
-            _mark_name(collection_name(move.name, table)): make_mark(
-                move.database, roots[table] if roots is not None else inner.target
-            )
-            for table, inner in move.moves.items()
-            if roots is None or table in roots
+            _mark_name(collection_name(move.name, table)): make_mark(move.database, *state)
+            for table, state in states.items()
         }
     )
 
@@ -467,7 +490,10 @@ def restore_tables(
             if table not in recorded:
                 continue
             collection = recorded[table]
-            base = read_mark(repo, live, collection.name) or EMPTY_MAP
+            mark = _find_mark(repo, live, collection.name)
+            base = EMPTY_MAP
+            if mark and _are_comparable(mark[1], get_schema(repo.store, collection)):
+                base = mark[0]
             if tables and table not in tables:
                 # Not asked for: stays as it is, whatever that is, but is looked at.
                 base_move = _move(repo.store, config, base, collection)
@@ -486,9 +512,14 @@ def restore_tables(
         )
         if not dry_run:
             heads = recorded_tables(head, name)
-            roots = {t: heads[t].root if t in heads else moves[t].target for t in asked}
+            states = {
+                t: (heads[t].root, get_schema(repo.store, heads[t]))
+                if t in heads
+                else (moves[t].target, moves[t].schema)
+                for t in asked
+            }
             # Against HEAD, what came back is a change like any other.
-            mark_tables(repo, DatabaseMove(name, live, moves), roots)
+            mark_tables(repo, DatabaseMove(name, live, moves), states)
     for table in tables:
         if table not in seen:
             raise NotFound(

@@ -170,6 +170,21 @@ def is_compatible(old: Schema, new: Schema) -> bool:
     }
 
 
+def continues(old: Schema, new: Schema) -> bool:
+    """Return whether equal keys and rows of both mean the same: no slot is another column's.
+
+    So it is for a schema that was made with the other as `known`, at any distance.
+    """
+    if old.key != new.key:
+        return False
+    slots = {column.slot: column for column in new.columns}
+    for column in old.columns:
+        now = slots.get(column.slot)
+        if now is None or now.name != column.name or (column.retired and not now.retired):
+            return False
+    return True
+
+
 def describe_difference(recorded: Schema, live: Schema) -> list[str]:
     """Return what a person has to know of how `live` is not `recorded`, a line each."""
     found = []
