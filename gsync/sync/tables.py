@@ -8,7 +8,7 @@ has never been compared with HEAD, so its rows say nothing about what was delete
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gsync.config import TableConfig, Tables, expand, parse_shared
@@ -361,7 +361,9 @@ def plan_databases(
                     _check_view(before.get(table), collection)
                     _check_slots(repo.store, mark[1], collection)
                 start = mark[0] if mark else _start(repo, before.get(table), collection)
-                moves[table] = _move(repo.store, config, start, collection)
+                moves[table] = _guarded(
+                    repo, name, _move(repo.store, config, start, collection)
+                )
         if moves:
             found.append(DatabaseMove(name, database, moves))
     return found
@@ -404,6 +406,18 @@ def _move(
     store: ObjectReader, config: TableConfig, base: ObjectId, target: Collection
 ) -> TableMove:
     return TableMove(config, base, target.root, get_schema(store, target))
+
+
+def _guarded(repo: Repository, database: str, move: TableMove) -> TableMove:
+    """Add what the `gsync.toml` on disk protects: the one that a manifest brings cannot undo it."""
+    here = repo.config.shared.databases.get(database, {}).get(move.schema.table)
+    if here is None:
+        return replace(move, is_new=True)
+    config = move.config
+    left = (c.name for c in move.schema.live if c.name in here.protected)
+    protected = tuple(dict.fromkeys((*config.protected, *left)))
+    keep_rows = config.keep_rows or here.keep_rows
+    return replace(move, config=replace(config, protected=protected, keep_rows=keep_rows))
 
 
 def apply_databases(
@@ -500,7 +514,7 @@ def restore_tables(
                 moves[table] = TableMove(config, base, base, base_move.schema)
                 continue
             seen.add(table)
-            moves[table] = _move(repo.store, config, base, collection)
+            moves[table] = _guarded(repo, name, _move(repo.store, config, base, collection))
         if not moves:
             continue
         asked = [table for table in moves if not tables or table in tables]
@@ -539,7 +553,7 @@ def _from_live(
             move = moves[plan.name]
             scanned = scan_table(session, plan, _present(repo, move.base), repo.store)
             target = move.target if plan.name in asked else scanned.root
-            found[plan.name] = TableMove(move.config, scanned.root, target, move.schema)
+            found[plan.name] = replace(move, base=scanned.root, target=target)
     return found
 
 
@@ -573,7 +587,7 @@ def _keep_unsaved(
                 lost.append(show_row(table, key))
         if alone:
             target = edit_map(repo.store, move.target, alone)
-            from_live[table] = TableMove(move.config, move.base, target, move.schema)
+            from_live[table] = replace(move, target=target)
     if lost:
         raise RowsChanged(lost, count, database.shown, hint=_RESTORE_HINT)
 

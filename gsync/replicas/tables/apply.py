@@ -55,12 +55,14 @@ class TableMove:
         base: Root of the map that it is believed to hold.
         target: Root of the map that it shall hold.
         schema: The schema that rows of `target` follow.
+        is_new: Whether nobody here has named the table yet: rows go in only when told to.
     """
 
     config: TableConfig
     base: ObjectId
     target: ObjectId
     schema: Schema
+    is_new: bool = False
 
 
 class RowsChanged(Conflict):
@@ -85,7 +87,7 @@ class Protected(Conflict):
     def __init__(self, found: Mapping[str, int], shown: Sequence[str]) -> None:
         what = "; ".join(f"{name} in {count} row(s)" for name, count in sorted(found.items()))
         super().__init__(
-            f"protected by gsync.toml: {what}: {', '.join(shown)}",
+            f"protected by gsync.toml, or not named by it until now: {what}: {', '.join(shown)}",
             hint=f"look at the rows; then accept with --accept {','.join(sorted(found))}",
             protected=dict(found),
         )
@@ -270,6 +272,7 @@ class _Guard:
 
     def __init__(self, plan: TablePlan, move: TableMove) -> None:
         self._plan = plan
+        self._is_new = move.is_new
         self._keep_rows = move.config.keep_rows
         self._slots = {
             column.slot: column.name
@@ -278,9 +281,12 @@ class _Guard:
         }
 
     def look(self, meant: _Meant, key: bytes, old: bytes | None, new: bytes | None) -> None:
+        name = self._plan.name
+        if self._is_new:
+            self._note(meant, name, key)
+            return
         if old is None or not (self._keep_rows or self._slots):
             return
-        name = self._plan.name
         if new is None:
             if self._keep_rows:
                 self._note(meant, name, key)
