@@ -217,7 +217,9 @@ def _find_mark(
     value = repo.store.get_state(_mark_name(collection))
     if value is None:
         return None
-    shown, root, schema = decode_trusted(value)
+    if len(mark := decode_trusted(value)) != 3:
+        return None
+    shown, root, schema = mark
     if shown != database.shown or (root != EMPTY_MAP and repo.store.missing([root])):
         return None
     return ObjectId(root), decode_schema(schema)
@@ -361,9 +363,7 @@ def plan_databases(
                     _check_view(before.get(table), collection)
                     _check_slots(repo.store, mark[1], collection)
                 start = mark[0] if mark else _start(repo, before.get(table), collection)
-                moves[table] = _guarded(
-                    repo, name, _move(repo.store, config, start, collection)
-                )
+                moves[table] = _guarded(repo, name, _move(repo.store, config, start, collection))
         if moves:
             found.append(DatabaseMove(name, database, moves))
     return found
@@ -394,7 +394,7 @@ def _check_slots(store: ObjectReader, old: Schema, new: Collection) -> None:
     if not _are_comparable(old, get_schema(store, new)):
         raise Conflict(
             f"{new.name} was recorded afresh, with another key or columns in other places",
-            hint="pull with --no-databases; then 'gsync db restore HEAD' lists the rows that differ",
+            hint="pull with --no-databases; 'gsync db restore HEAD' then lists rows that differ",
         )
 
 

@@ -21,8 +21,9 @@ from gsync.objects.encoding import Reference, Value
 from gsync.replicas.postgres import sql
 from gsync.replicas.postgres.connect import PostgresSession
 from gsync.replicas.postgres.errors import translated
+from gsync.replicas.postgres.inspect import logical_name
 from gsync.replicas.postgres.scan import cell_of
-from gsync.replicas.tables.base import Clash, LiveUnique, Refused, TablePlan
+from gsync.replicas.tables.base import Clash, Dragged, LiveUnique, Refused, TablePlan
 from gsync.views.rows.keys import decode_key
 from gsync.views.rows.texts import format_cell
 from gsync.views.rows.values import (
@@ -58,6 +59,21 @@ WHERE attrelid = %s::pg_catalog.regclass AND attidentity = 'a'
 _REFERENCED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint
     WHERE contype = 'f' AND confrelid = %s::pg_catalog.regclass)
+"""
+# Foreign keys whose rows are deleted or altered with the row that they refer to.
+_DRAGGING = """
+SELECT n.nspname::text, c.relname::text, f.confdeltype = 'c',
+    ARRAY(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY k(attnum, place)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum
+        ORDER BY k.place),
+    ARRAY(SELECT a.attname::text FROM unnest(f.confkey) WITH ORDINALITY k(attnum, place)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum
+        ORDER BY k.place)
+FROM pg_catalog.pg_constraint f JOIN pg_catalog.pg_class c ON c.oid = f.conrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confdeltype IN ('c', 'n', 'd')
+    AND f.confrelid = %s::pg_catalog.regclass
+ORDER BY 1, 2, f.conname
 """
 # Columns that rows of other tables follow when they are updated, and how.
 _FOLLOWED = """
@@ -132,6 +148,29 @@ class PostgresWriting(PostgresSession):
             # A new table has no statistics, and is taken for one of a few rows.
             self._run(f"ANALYZE pg_temp.{stage.name}")
         self._stages[plan.name] = stage
+
+    def dragged(self, plan: TablePlan) -> list[Dragged]:
+        """Return the rows of other tables that go, or lose a value, with the staged deletions."""
+        stage = self._stages[plan.name]
+        if not stage.deletes:
+            return []
+        found = []
+        table = sql.qualified(plan.name)
+        with translated(self._shown, plan.name):
+            for schema, name, deletes, columns, parents in self._query(_DRAGGING, table):
+                same = " AND ".join(
+                    f"c.{sql.quote(one)} = t.{sql.quote(parent)}"
+                    for one, parent in zip(columns, parents, strict=True)
+                )
+                other = f"{sql.quote(schema)}.{sql.quote(name)}"
+                ((count,),) = self._query(
+                    f"SELECT count(*) FROM {other} AS c, {table} AS t,"
+                    f" pg_temp.{stage.name} AS s WHERE s.gone AND {_same_key(plan, 's')} AND {same}"
+                )
+                if count:
+                    child = logical_name(schema, name)
+                    found.append(Dragged(child, tuple(columns), deletes, count))
+        return found
 
     def clashes(self, plan: TablePlan, limit: int) -> list[Clash]:
         """Return staged rows whose unique values rows outside the patch hold, at most `limit`."""

@@ -23,12 +23,13 @@ from gsync.replicas.sqlite.inspect import Index, primary_key, unique_indexes
 from gsync.replicas.sqlite.names import quoted, table_in
 from gsync.replicas.sqlite.scan import has_several_spellings, key_function
 from gsync.replicas.sqlite.session import SqliteSession
-from gsync.replicas.tables.base import Clash, Refused, TablePlan
+from gsync.replicas.tables.base import Clash, Dragged, Refused, TablePlan
 from gsync.views.rows.keys import decode_key
 from gsync.views.rows.values import LoadContent, decode_row_trusted, load_cell
 
 _VIOLATIONS_MAX = 1000  # rows that break a foreign key, counted for a message
 _PARKED_BITS = 62
+_DRAGGING = ("CASCADE", "SET NULL", "SET DEFAULT")  # what ON DELETE does to other rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,27 @@ class SqliteWriting(SqliteSession):
                 f" WHERE s.{staged.mark} = p.{staged.mark}"
             )
         self._db.execute("DROP TABLE temp.gsync_spelled")
+
+    def dragged(self, plan: TablePlan) -> list[Dragged]:
+        """Return the rows of other tables that go, or lose a value, with the staged deletions."""
+        staged = self._staged[plan.name]
+        parts: dict[tuple[str, int], list[tuple[Any, ...]]] = {}
+        for child, row in self._foreign_keys():
+            if row[2].lower() == plan.name.lower() and row[6] in _DRAGGING:
+                parts.setdefault((child, row[0]), []).append(row)
+        found = []
+        for (child, _), rows in parts.items():
+            own = primary_key(self._db, plan.name)
+            pairs = [(row[3], row[4] or own[row[1]]) for row in rows]
+            same = " AND ".join(f"t.{quoted(to)} = c.{quoted(name)}" for name, to in pairs)
+            ((count,),) = self._db.execute(
+                f"SELECT count(*) FROM {staged.table} AS t JOIN {table_in('main', child)} AS c"
+                f" ON {same} WHERE {staged.key_in(staged.drops, 't')}"
+            )
+            if count:
+                names = tuple(name for name, _ in pairs)
+                found.append(Dragged(child, names, rows[0][6] == "CASCADE", count))
+        return found
 
     def clashes(self, plan: TablePlan, limit: int) -> list[Clash]:
         """Return staged rows whose unique values rows outside the patch hold, at most `limit`."""

@@ -25,6 +25,7 @@ from gsync.replicas.tables.base import (
     Clash,
     Database,
     Difference,
+    Dragged,
     Interfered,
     NotProved,
     Refused,
@@ -174,7 +175,7 @@ def _attempt(
         _stop_on_protected(found, accept)
         if not any(meant.to_write for meant in found):
             return Applied()
-        applied = _write(writing, found, store, load)
+        applied = _write(writing, found, store, load, accept)
         for meant in found:
             _prove(writing, meant, store)
         if not dry_run:
@@ -322,12 +323,19 @@ def _stop_on_protected(found: Sequence[_Meant], accept: set[str]) -> None:
 
 
 def _write(
-    writing: Writing, found: Sequence[_Meant], store: ObjectReader, load: LoadContent
+    writing: Writing,
+    found: Sequence[_Meant],
+    store: ObjectReader,
+    load: LoadContent,
+    accept: set[str],
 ) -> Applied:
     """Write all changes, parents first, deletions last and children first."""
     moving = [meant for meant in found if meant.to_write]
     for meant in moving:
         writing.stage(meant.plan, _checked(meant.move, store), load)
+    _stop_on_dragged(
+        [one for meant in moving for one in writing.dragged(meant.plan)], found, accept
+    )
     for meant in moving:
         _stop_on_clash(writing.clashes(meant.plan, ROWS_SHOWN_MAX))
     for meant in moving:
@@ -347,6 +355,30 @@ def _checked(move: TableMove, store: ObjectReader) -> Iterator[Change]:
     for change in diff_maps(store, move.base, move.target):
         check(change.key, change.new)
         yield change
+
+
+def _stop_on_dragged(dragged: Sequence[Dragged], found: Sequence[_Meant], accept: set[str]) -> None:
+    """Raise Conflict for rows that a deletion takes along and that no second reading would miss."""
+    seen = {meant.plan.name: meant.plan.schema.types().keys() for meant in found}
+    unseen = [
+        one
+        for one in dragged
+        if one.table not in accept
+        and not (one.table in seen and (one.deletes or seen[one.table] >= set(one.columns)))
+    ]
+    if not unseen:
+        return
+    shown = [
+        f"{one.rows} row(s) of {one.table} ({', '.join(one.columns)})"
+        f" {'would be deleted' if one.deletes else 'would lose the value'}"
+        for one in unseen
+    ]
+    names = ",".join(sorted({one.table for one in unseen}))
+    raise Conflict(
+        f"rows that are not recorded refer to rows to be deleted: {'; '.join(shown)}",
+        hint=f"look at the rows; then accept with --accept {names}; nothing was written",
+        dragged=shown,
+    )
 
 
 def _stop_on_clash(clashes: Sequence[Clash]) -> None:

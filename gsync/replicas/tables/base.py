@@ -147,6 +147,22 @@ class Clash(NamedTuple):
     holder: tuple[Value, ...]
 
 
+class Dragged(NamedTuple):
+    """Rows that the database deletes or alters because a row that they refer to is deleted.
+
+    Attributes:
+        table: Their table's logical name.
+        columns: What refers to the deleted rows.
+        deletes: Whether they are deleted; else the columns are set to NULL or a default.
+        rows: How many.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    deletes: bool
+    rows: int
+
+
 class Session(Protocol):
     """A database seen from within one transaction."""
 
@@ -168,6 +184,13 @@ class Writing(Session, Protocol):
 
     def stage(self, plan: TablePlan, changes: Iterable[Change], load: LoadContent) -> None:
         """Bring the changed rows of one table to the server; once a table, before all else."""
+        ...
+
+    def dragged(self, plan: TablePlan) -> list[Dragged]:
+        """Return the rows of other tables that go, or lose a value, with the staged deletions.
+
+        Called when all tables are staged, before anything is written.
+        """
         ...
 
     def clashes(self, plan: TablePlan, limit: int) -> list[Clash]:
