@@ -147,6 +147,7 @@ def _finish_databases(
     if not moves:
         return False
     from gsync.replicas.tables.apply import Where
+    from gsync.replicas.tables.base import BadRows, Refused
     from gsync.sync.tables import apply_databases, find_database, mark_tables
 
     where = {move.name: find_database(repo, move) for move in moves if not move.is_still}
@@ -158,7 +159,7 @@ def _finish_databases(
     rest = [move for move in moves if where.get(move.name) is not Where.TARGET]
     try:
         apply_databases(repo, rest)
-    except Conflict:
+    except (Conflict, Refused, BadRows):
         return False
     return True
 

@@ -15,6 +15,7 @@ from support_pg import Database, MakeDatabase
 from gsync.config import TableConfig
 from gsync.errors import Conflict
 from gsync.maps.omap import EMPTY_MAP, edit_map, list_entries
+from gsync.objects.encoding import encode
 from gsync.objects.model import EMPTY_MAP_BODY
 from gsync.objects.oid import Kind
 from gsync.replicas.postgres import open_database
@@ -211,3 +212,19 @@ def test_rows_of_other_tables_stop_a_deletion(make_database: MakeDatabase, actio
     apply(database, lambda rows: [(rows[0][0], None)])
     with database.connect() as connection:
         assert connection.execute("SELECT * FROM notes").fetchall() == [("b",)]
+
+
+def test_a_cut_off_move_is_dropped_where_the_table_has_changed_since(tmp_path: Path) -> None:
+    """A migration between a kill and the next start must not shut the repository."""
+    first, second = two_sides(tmp_path, USERS, ROWS, CONFIG)
+    first.sql("UPDATE users SET name = 'Rob' WHERE id = 2")
+    first.send()
+    gsync_in(second.folder, "fetch")
+    with open_repository(second.folder) as repo:
+        theirs = repo.store.tracking("origin")["main"]
+        repo.store.set_states({"pending move": encode([repo.head(), theirs, "pull", ["main"]])})
+    second.sql("ALTER TABLE users ADD COLUMN age INTEGER; UPDATE users SET age = 7 WHERE id = 1")
+    gsync_in(second.folder, "snapshot", "-m", "migrated")
+    shown = json_in(second.folder, "snapshot")
+    assert shown["manifest"] is None
+    assert second.rows("SELECT name, age FROM users WHERE id < 3") == [("Ann", 7), ("Bob", None)]

@@ -22,6 +22,7 @@ from gsync.maps.omap import list_entries
 from gsync.objects.oid import ObjectId
 from gsync.replicas.tables.base import (
     Applied,
+    BadRows,
     Clash,
     Database,
     Difference,
@@ -466,7 +467,17 @@ def _not_proved(plan: TablePlan, differences: Sequence[Difference], count: int) 
 
 
 def find_where(database: Database, moves: Mapping[str, TableMove], store: ObjectReader) -> Where:
-    """Say whether live rows are at the base or the target of `moves`, by the changed rows."""
+    """Say whether live rows are at the base or the target of `moves`, by the changed rows.
+
+    Tables that cannot be read as `moves` says, since somebody has altered them, are at neither.
+    """
+    try:
+        return _find_where(database, moves, store)
+    except (Refused, BadRows):
+        return Where.BETWEEN
+
+
+def _find_where(database: Database, moves: Mapping[str, TableMove], store: ObjectReader) -> Where:
     at_base = at_target = True
     with database.reading() as session:
         for plan in plan_moves(session, moves):
