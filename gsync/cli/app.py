@@ -353,7 +353,7 @@ def accept_option(function: Callable[P, R]) -> Callable[P, R]:
         "--accept",
         metavar="TABLE[.COLUMN],...",
         multiple=True,
-        help="Let what gsync.toml protects be altered",
+        help="Let what gsync.toml protects be altered, or all rows of a table be gone",
     )(function)
 
 

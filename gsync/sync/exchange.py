@@ -495,7 +495,7 @@ def sync(
     accept: Sequence[str] = (),
 ) -> tuple[Snapshot, Moved, Moved]:
     """Snapshot, pull, push; return what each did."""
-    made = snapshot(repo, message, databases=databases)
+    made = snapshot(repo, message, databases=databases, accept=accept)
     with connect() as connection:
         pulled = pull(repo, remote, connection, databases=databases, accept=accept)
     for attempt in range(PULL_ATTEMPTS):

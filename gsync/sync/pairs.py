@@ -48,6 +48,7 @@ from gsync.sync.tables import (
     get_schema,
     record_table,
     recorded_tables,
+    stop_on_emptied,
 )
 from gsync.transfer.history import get_manifest
 from gsync.views.rows.show import show_row
@@ -185,7 +186,8 @@ def sync_pair(
     pair = pair_name(source, target)
     old = _settle(store, pair, source, target, tables)
     base = get_manifest(store, old) if old else None
-    sent = _scan(store, source, tables, recorded_tables(base, DATABASE))
+    accept = list(accept)
+    sent = _scan(store, source, tables, recorded_tables(base, DATABASE), accept)
     moves = {
         name: TableMove(
             tables[name],
@@ -297,7 +299,11 @@ def _next(
 
 
 def _scan(
-    store: SqliteStore, source: Database, tables: Tables, old: Mapping[str, Collection]
+    store: SqliteStore,
+    source: Database,
+    tables: Tables,
+    old: Mapping[str, Collection],
+    accept: Iterable[str],
 ) -> dict[str, Collection]:
     """Write the tables of `source`, from one snapshot, into the store; return them by name."""
     known = {name: get_schema(store, c) for name, c in old.items() if name in tables}
@@ -305,7 +311,9 @@ def _scan(
     with source.reading() as session:
         for plan in plan_tables(session.tables(), tables, known):
             name = collection_name(DATABASE, plan.name)
-            found[plan.name], _ = record_table(session, plan, name, old.get(plan.name), store)
+            before = old.get(plan.name)
+            found[plan.name], _ = record_table(session, plan, name, before, store)
+            stop_on_emptied(plan.name, before, found[plan.name], accept)
     return found
 
 

@@ -324,6 +324,7 @@ def snapshot(
     dry_run: bool = False,
     time_us: int | None = None,
     databases: bool = True,
+    accept: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Snapshot:
     """Record folder and databases as a new manifest, unless nothing changed.
@@ -333,17 +334,21 @@ def snapshot(
 
     Args:
         databases: Scan the databases too; else their tables are carried.
+        accept: Tables of which all rows may be gone.
         progress: Called now and then with the number of files and rows looked at.
 
     Raises:
         Unavailable: a file could not be read, or would not hold still; a database is gone.
         NotAtHead: a live table was never brought to HEAD.
+        Emptied: a table has lost all its rows.
     """
     head = repo.head()
     parent = repo.manifest(head)
     objects, size = repo.store.objects_written, repo.store.bytes_written
     found = scan(repo, write=not dry_run, progress=progress)
-    tables = _scan_databases(repo, parent, _after(found.files, progress)) if databases else None
+    tables = None
+    if databases:
+        tables = _scan_databases(repo, parent, _after(found.files, progress), accept)
     changes = describe(found.changes)
     base = files_root(parent) or EMPTY_MAP
     counts = tables.counts if tables else ()
@@ -397,13 +402,16 @@ def _after(done: int, progress: Callable[[int], None] | None) -> Callable[[int],
 
 
 def _scan_databases(
-    repo: Repository, parent: Manifest | None, progress: Callable[[int], None] | None
+    repo: Repository,
+    parent: Manifest | None,
+    progress: Callable[[int], None] | None,
+    accept: Sequence[str],
 ) -> ScannedTables | None:
     if not repo.config.databases:
         return None
     from gsync.sync.tables import scan_databases
 
-    return scan_databases(repo, parent, progress)
+    return scan_databases(repo, parent, progress, accept)
 
 
 def _count(manifest: Manifest | None) -> int:

@@ -77,6 +77,27 @@ class NotAtHead(Conflict):
         )
 
 
+class Emptied(Conflict):
+    """A table has lost all its rows; a database that was made anew looks just so."""
+
+    def __init__(self, table: str, rows: int) -> None:
+        super().__init__(
+            f"table {table} is empty, and {rows} row(s) were recorded of it before",
+            hint=f"if they were deleted on purpose, say --accept {table}; if the database was made"
+            " anew, 'gsync db restore HEAD --force' fills it",
+            table=table,
+            rows=rows,
+        )
+
+
+def stop_on_emptied(
+    table: str, old: Collection | None, new: Collection, accept: Iterable[str]
+) -> None:
+    """Raise Emptied if all rows of a table are gone and nobody said that they may be."""
+    if old is not None and old.count and not new.count and table not in accept:
+        raise Emptied(table, old.count)
+
+
 def collection_name(database: str, table: str) -> str:
     """Return the name of a table's collection."""
     return f"{PREFIX}{database}/{table}"
@@ -246,11 +267,16 @@ def scan_databases(
     repo: Repository,
     parent: Manifest | None,
     progress: Callable[[int], None] | None = None,
+    accept: Iterable[str] = (),
 ) -> ScannedTables:
     """Scan every configured database and write what is new into the store, not flushed.
 
+    Args:
+        accept: Tables of which all rows may be gone.
+
     Raises:
         NotAtHead: a live table was never brought to HEAD.
+        Emptied: a table has lost all its rows.
         Refused: a table is not what `gsync.toml` says.
         Unavailable: a database cannot be reached.
     """
@@ -277,6 +303,7 @@ def scan_databases(
                         if mark is None
                         else "was last brought to another state than HEAD",
                     )
+                stop_on_emptied(plan.name, old, found, accept)
                 collections.append(found)
                 counts.append(count)
                 marks[_mark_name(collection)] = make_mark(database, found.root, plan.schema)

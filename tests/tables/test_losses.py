@@ -228,3 +228,22 @@ def test_a_cut_off_move_is_dropped_where_the_table_has_changed_since(tmp_path: P
     shown = json_in(second.folder, "snapshot")
     assert shown["manifest"] is None
     assert second.rows("SELECT name, age FROM users WHERE id < 3") == [("Ann", 7), ("Bob", None)]
+
+
+def test_a_database_that_was_made_anew_is_not_recorded_as_emptied(tmp_path: Path) -> None:
+    """The same address with empty tables stops a snapshot and a sync of two databases."""
+    first, second = two_sides(tmp_path, USERS, ROWS, CONFIG)
+    urls = [f"sqlite:///{side.database}" for side in (first, second)]
+    gsync_in(first.folder, "db", "sync", *urls)
+    first.database.unlink()
+    first.sql(USERS)
+    for command in (["snapshot"], ["db", "sync", *urls]):
+        message, hint = refused(first.folder, *command, code=5)
+        assert "users is empty, and 3 row(s)" in message
+        assert "--accept users" in hint
+    assert len(second.rows("SELECT * FROM users")) == 3
+    gsync_in(first.folder, "db", "restore", "HEAD", "--force")
+    assert json_in(first.folder, "snapshot")["manifest"] is None
+    first.sql("DELETE FROM users")
+    made = json_in(first.folder, "snapshot", "--accept", "users")
+    assert made["tables"][0]["deleted"] == 3

@@ -257,7 +257,13 @@ def sync(
     with app.open() as repo, repo.writing("gsync sync"):
         name, connect = connector(app, repo, remote, token_file, insecure_http, create=not dry_run)
         if dry_run:
-            made = snapshot(repo, message, dry_run=True, databases=not no_databases)
+            made = snapshot(
+                repo,
+                message,
+                dry_run=True,
+                databases=not no_databases,
+                accept=split_names(accept),
+            )
             with connect() as connection:
                 pulled = exchange.pull(
                     repo, name, connection, dry_run=True, databases=not no_databases

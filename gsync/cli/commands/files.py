@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gsync.cli.app import App, command, dry_run_option, group, no_databases_option
+from gsync.cli.app import (
+    App,
+    accept_option,
+    command,
+    dry_run_option,
+    group,
+    no_databases_option,
+    split_names,
+)
 from gsync.cli.changes import change_json, status_lines
 from gsync.cli.output import emit, key_json, note, notices, short, size, table, when, write_lines
 from gsync.errors import Invalid
@@ -102,9 +110,12 @@ def _status_lines(app: App, found: object) -> Iterator[str]:
 @command()
 @click.option("-m", "--message", default="", help="Why; shown by 'gsync log'")
 @no_databases_option
+@accept_option
 @dry_run_option
 @click.pass_obj
-def snapshot(app: App, message: str, no_databases: bool, dry_run: bool) -> None:
+def snapshot(
+    app: App, message: str, no_databases: bool, accept: tuple[str, ...], dry_run: bool
+) -> None:
     """Record the folder, and the tables of its databases, as a new manifest."""
     from gsync.cli.rows import counts_json, table_lines
     from gsync.sync.repository import snapshot as make_snapshot
@@ -115,7 +126,12 @@ def snapshot(app: App, message: str, no_databases: bool, dry_run: bool) -> None:
         app.progress("Scanning", "files and rows") as progress,
     ):
         made = make_snapshot(
-            repo, message, dry_run=dry_run, databases=not no_databases, progress=progress
+            repo,
+            message,
+            dry_run=dry_run,
+            databases=not no_databases,
+            accept=split_names(accept),
+            progress=progress,
         )
     counts = {
         "added": sum(c.status == "added" for c in made.changes),
