@@ -68,9 +68,7 @@ def move_folder(
         _apply(repo, changes)
     except BaseException as error:
         # Where a database has committed, or may have, the next start goes on from there.
-        committed = moves and (
-            not isinstance(error, GsyncError) or _has_committed(repo, old, new, moves)
-        )
+        committed = moves and _may_have_committed(repo, old, new, moves, error)
         if not committed and not (repo.workdir / "journal").exists():
             repo.store.set_states({_PENDING: None})
         raise
@@ -162,6 +160,20 @@ def _finish_databases(
     except (Conflict, Refused, BadRows):
         return False
     return True
+
+
+def _may_have_committed(
+    repo: Repository,
+    old: ObjectId | None,
+    new: ObjectId,
+    moves: Sequence[DatabaseMove],
+    error: BaseException,
+) -> bool:
+    from gsync.replicas.tables.base import Unsure
+
+    if isinstance(error, Unsure) or not isinstance(error, GsyncError):
+        return True
+    return _has_committed(repo, old, new, moves)
 
 
 def _has_committed(

@@ -17,13 +17,14 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from gsync.changes import Change
+from gsync.errors import Unavailable
 from gsync.objects.encoding import Reference, Value
 from gsync.replicas.postgres import sql
 from gsync.replicas.postgres.connect import PostgresSession
 from gsync.replicas.postgres.errors import translated
 from gsync.replicas.postgres.inspect import logical_name
 from gsync.replicas.postgres.scan import cell_of
-from gsync.replicas.tables.base import Clash, Dragged, LiveUnique, Refused, TablePlan
+from gsync.replicas.tables.base import Clash, Dragged, LiveUnique, Refused, TablePlan, Unsure
 from gsync.views.rows.keys import decode_key
 from gsync.views.rows.texts import format_cell
 from gsync.views.rows.values import (
@@ -239,8 +240,14 @@ class PostgresWriting(PostgresSession):
             Conflict: a deferred constraint does not hold; nothing is written.
         """
         self._check_deferred()
-        with translated(self._shown):
-            self._run("COMMIT")
+        try:
+            with translated(self._shown):
+                self._run("COMMIT")
+        except Unavailable as error:
+            raise Unsure(
+                f"{error.message}; whether it has committed is not known",
+                hint="the next command looks, and finishes or drops what was begun",
+            ) from error
 
     # --- Staging ---------------------------------------------------------------------
 

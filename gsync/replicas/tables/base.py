@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from gsync.changes import Change
-from gsync.errors import Conflict, Invalid
+from gsync.errors import Conflict, Invalid, Unavailable
 from gsync.objects.encoding import Value
 from gsync.views.rows.schema import ForeignKey, Schema, View
 from gsync.views.rows.values import LoadContent, SpillContent
@@ -214,7 +214,11 @@ class Writing(Session, Protocol):
         ...
 
     def commit(self) -> None:
-        """Commit. Until then everything can be undone; afterwards nothing."""
+        """Commit. Until then everything can be undone; afterwards nothing.
+
+        Raises:
+            Unsure: the connection was lost meanwhile.
+        """
         ...
 
 
@@ -255,6 +259,10 @@ class BadRows(Invalid):
 
 class Interfered(Conflict):
     """Another transaction wrote the same rows; all was rolled back, and may be tried again."""
+
+
+class Unsure(Unavailable):
+    """The connection was lost during a commit: the database may have committed, or not."""
 
 
 class Refused(Invalid):
