@@ -105,3 +105,62 @@ def choose_haves(store: ObjectReader, tips: Iterable[ObjectId], have_max: int) -
             haves.append(oid)
             at, step = index + step, step * 2 if index >= 16 else 1
     return list(dict.fromkeys(haves))[:have_max]
+
+
+# --- The base of a merge --------------------------------------------------------------
+
+_OURS, _THEIRS, _BELOW = 1, 2, 4
+
+
+def merge_base(store: ObjectReader, ours: ObjectId, theirs: ObjectId) -> ObjectId | None:
+    """Return the last manifest that both came from, or None if there is none in the store.
+
+    Of several best ones (a criss-cross) it is the one with the longest way to a first
+    manifest, of those the greatest id (13-merge, section 1); the same whichever side is ours.
+    Reads the manifests since the base; only of several best ones the whole history.
+
+    Raises:
+        ObjectMissing: `ours` or `theirs` is not in the store.
+    """
+    found = _best_common(store, ours, theirs)
+    if len(found) <= 1:
+        return next(iter(found), None)
+    distance: dict[ObjectId, int] = {}
+    for oid in order_new(store, found, ()):
+        parents = get_manifest(store, oid).parents
+        distance[oid] = 1 + max((distance.get(parent, 0) for parent in parents), default=0)
+    return max(found, key=lambda oid: (distance[oid], oid))
+
+
+def _best_common(store: ObjectReader, ours: ObjectId, theirs: ObjectId) -> set[ObjectId]:
+    """Return common ancestors, the best ones among them; only one if it is the only best.
+
+    Each side's mark is handed down, and what has both hands down that it is below a common
+    one. When all that waits is so, nothing better is to come.
+    """
+    for tip in (ours, theirs):
+        get_manifest(store, tip)
+    marks: dict[ObjectId, int] = {}
+    found: set[ObjectId] = set()
+    waiting = [(ours, _OURS), (theirs, _THEIRS)]
+    open_count = len(waiting)  # of those that wait, not known to be below a common ancestor
+    for oid, mark in waiting:
+        if open_count == 0:
+            break
+        open_count -= not mark & _BELOW
+        before = marks.get(oid, 0)
+        marks[oid] = now = before | mark
+        if now == before:
+            continue
+        try:
+            parents = get_manifest(store, oid).parents
+        except ObjectMissing:
+            continue
+        if now & _BELOW:
+            found.discard(oid)
+        elif now == _OURS | _THEIRS:
+            found.add(oid)
+            now |= _BELOW
+        waiting += [(parent, now) for parent in parents]
+        open_count += 0 if now & _BELOW else len(parents)
+    return found
