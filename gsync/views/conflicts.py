@@ -61,7 +61,8 @@ def store_collection_conflict(
     theirs: Collection | None,
 ) -> StoredConflict:
     """Return the open conflict of a collection as a whole."""
-    return StoredConflict(name, None, kind, *map(_encode_collection, (base, ours, theirs)))
+    old, mine, other = map(_encode_collection, (base, ours, theirs))
+    return StoredConflict(name, None, kind, old, mine, other)
 
 
 def _encode_collection(c: Collection | None) -> bytes | None:
@@ -82,12 +83,15 @@ def encode_conflict(conflict: StoredConflict) -> tuple[bytes, bytes]:
     """Return key and value of a conflict; sides are left out until the value is short enough."""
     key = conflict_key(conflict.collection, conflict.key)
     value = encode(_value(conflict))
-    for name in ("base", "theirs", "ours"):
-        if len(value) <= VALUE_BYTES_MAX:
-            break
-        if getattr(conflict, name) is not None:
-            conflict = conflict._replace(**{name: UNREPEATED})
-            value = encode(_value(conflict))
+    if len(value) > VALUE_BYTES_MAX:
+        conflict = conflict._replace(base=_left_out(conflict.base))
+        value = encode(_value(conflict))
+    if len(value) > VALUE_BYTES_MAX:
+        conflict = conflict._replace(theirs=_left_out(conflict.theirs))
+        value = encode(_value(conflict))
+    if len(value) > VALUE_BYTES_MAX:
+        conflict = conflict._replace(ours=_left_out(conflict.ours))
+        value = encode(_value(conflict))
     decode_conflict(key, value)
     return key, value
 
@@ -134,6 +138,10 @@ def _read_key(key: bytes, rest: list[Value]) -> tuple[str, bytes | None]:
     if found == b"":
         raise NotCanonical("conflict: the key in its collection is empty")
     return name, found
+
+
+def _left_out(side: Side) -> Side:
+    return None if side is None else UNREPEATED
 
 
 def _value(conflict: StoredConflict) -> list[Value]:

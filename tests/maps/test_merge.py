@@ -72,8 +72,8 @@ def by_listing(base: Mapping, ours: Mapping, theirs: Mapping) -> tuple[Mapping, 
 def merged(
     store: MemoryStore, base: Mapping, ours: Mapping, theirs: Mapping
 ) -> tuple[Mapping, set[MergeConflict]]:
-    roots = [build_map(store, sorted(side.items())) for side in (base, ours, theirs)]
-    return applied(store, roots[1], list(merge_maps(store, *roots, greatest)))
+    old, mine, other = (build_map(store, sorted(side.items())) for side in (base, ours, theirs))
+    return applied(store, mine, merge_maps(store, old, mine, other, greatest))
 
 
 def applied(
