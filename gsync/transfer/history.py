@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from gsync.objects.encoding import decode_trusted, encode
 from gsync.objects.model import Manifest, decode_manifest
@@ -135,32 +135,43 @@ def merge_base(store: ObjectReader, ours: ObjectId, theirs: ObjectId) -> ObjectI
 def _best_common(store: ObjectReader, ours: ObjectId, theirs: ObjectId) -> set[ObjectId]:
     """Return common ancestors, the best ones among them; only one if it is the only best.
 
-    Each side's mark is handed down, and what has both hands down that it is below a common
-    one. When all that waits is so, nothing better is to come.
+    Each side's mark is handed down, line by line in step. What has both is a common ancestor,
+    and all that the walk has seen below it is marked so at once: nothing better lies there.
     """
-    for tip in (ours, theirs):
-        get_manifest(store, tip)
+    parents = {tip: get_manifest(store, tip).parents for tip in (ours, theirs)}
     marks: dict[ObjectId, int] = {}
     found: set[ObjectId] = set()
     waiting = [(ours, _OURS), (theirs, _THEIRS)]
-    open_count = len(waiting)  # of those that wait, not known to be below a common ancestor
     for oid, mark in waiting:
-        if open_count == 0:
-            break
-        open_count -= not mark & _BELOW
         before = marks.get(oid, 0)
-        marks[oid] = now = before | mark
-        if now == before:
+        now = before | mark
+        if now == before or before & _BELOW:
             continue
-        try:
-            parents = get_manifest(store, oid).parents
-        except ObjectMissing:
-            continue
-        if now & _BELOW:
-            found.discard(oid)
-        elif now == _OURS | _THEIRS:
+        if oid not in parents:
+            try:
+                parents[oid] = get_manifest(store, oid).parents
+            except ObjectMissing:
+                continue
+        marks[oid] = now
+        if now == _OURS | _THEIRS:
             found.add(oid)
-            now |= _BELOW
-        waiting += [(parent, now) for parent in parents]
-        open_count += 0 if now & _BELOW else len(parents)
+            found -= _mark_below(marks, parents, oid)
+        else:
+            waiting += [(parent, mark) for parent in parents[oid]]
+    return found
+
+
+def _mark_below(
+    marks: dict[ObjectId, int], parents: Mapping[ObjectId, tuple[ObjectId, ...]], oid: ObjectId
+) -> set[ObjectId]:
+    """Mark what the walk has seen below `oid`, and the next beyond it; return all of it."""
+    found: set[ObjectId] = set()
+    todo = list(parents[oid])
+    for below in todo:
+        before = marks.get(below, 0)
+        if not before & _BELOW:
+            marks[below] = before | _BELOW
+            found.add(below)
+            if before:
+                todo += parents[below]
     return found

@@ -173,16 +173,15 @@ def merge_schemas(base: Schema | None, ours: Schema, theirs: Schema) -> Schema |
         if column is None:
             return None
         columns.append(column)
-    extras = ours.extras if base is None or base.extras == theirs.extras else theirs.extras
-    if ours.extras not in (theirs.extras, extras) and theirs.extras != extras:
+    was = base or replace(ours, unique=(), foreign=(), extras=())
+    if ours.extras != theirs.extras and was.extras not in (ours.extras, theirs.extras):
         return None
-    was = base or replace(ours, unique=(), foreign=())
     return replace(
         longer,
         columns=tuple(columns),
         unique=_merge_sets(was.unique, ours.unique, theirs.unique),
         foreign=_merge_sets(was.foreign, ours.foreign, theirs.foreign),
-        extras=extras,
+        extras=theirs.extras if was.extras == ours.extras else ours.extras,
     )
 
 
