@@ -51,6 +51,7 @@ def test_no_vector_file_is_forgotten() -> None:
     here = {"encoding", "file-entry", "ids", "manifest", "map", "map-split-table", "paths"}
     elsewhere = {
         "chunking": "objects/test_chunking.py",
+        "merge": "views/test_merge_vectors.py",
         "rows": "views/rows/test_vectors_rows.py",
         "tarball": "test_tarball.py",
         "wire": "protocol/test_wire_vectors.py",
