@@ -206,6 +206,12 @@ def test_bounded_work_on_hostile_texts(alphabet: int) -> None:
     r = random.Random(2)
     texts = [b"".join(b"%d\n" % r.randrange(alphabet) for _ in range(20_000)) for _ in range(3)]
     assert merge_lines(*texts) is None
+
+
+def test_bounded_work_on_shuffled_texts() -> None:
+    """So do lines that are all there, in three orders."""
+    r = random.Random(2)
     shuffled = [b"%d\n" % i for i in range(20_000)]
     r.shuffle(shuffled)
-    merge_lines(b"".join(sorted(shuffled)), b"".join(shuffled), b"".join(shuffled[::-1]))
+    texts = [b"".join(text) for text in (sorted(shuffled), shuffled, shuffled[::-1])]
+    assert merge_lines(*texts) is None

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gsync.changes import Change, MergeConflict
+from gsync.maps.merge import merge_maps
+from gsync.maps.omap import build_map, edit_map, list_entries
 from gsync.objects.encoding import Reference, Value
-from gsync.objects.oid import Kind
+from gsync.objects.oid import Kind, ObjectId
 from gsync.store.memory import MemoryStore
 from gsync.views.rows.merge import RowMerger, _same, merge_schemas
 from gsync.views.rows.schema import (
@@ -181,6 +184,51 @@ def test_any_rows_merge_as_their_cells_do(seed: int) -> None:
     expected = (None, "edit/edit") if clashes else (rows.row(merged), None)
     assert rows.merger.combine(b"k", *map(rows.row, (base, ours, theirs))) == expected
     assert rows.merger.combine(b"k", *map(rows.row, (base, theirs, ours))) == expected
+
+
+@given(seed=st.integers(0, 2**32))
+def test_maps_of_rows_merge_alike_from_both_sides(seed: int) -> None:
+    """Tables merge key by key and cell by cell; a side that did nothing adds nothing."""
+    r = random.Random(seed)
+    rows = Rows(TABLE, TABLE, TABLE)
+
+    def cells() -> list[Value]:
+        return [r.choice("xy"), r.choice([1, 2]), r.choice(["1", "1.0", "2"])]
+
+    def edited(old: dict[bytes, list[Value]]) -> dict[bytes, list[Value]]:
+        new = {key: row for key, row in old.items() if r.random() < 0.9}
+        for key in map(bytes, ([i] for i in range(12))):
+            if r.random() < 0.3:
+                row, at = list(new.get(key, cells())), r.randrange(3)
+                row[at] = cells()[at]
+                new[key] = row
+        return new
+
+    base = {bytes([i]): cells() for i in range(10)}
+    sides = [base, edited(base), edited(base)]
+    old, mine, other = (
+        build_map(rows.store, [(k, rows.row(side[k]) or b"") for k in sorted(side)])
+        for side in sides
+    )
+    one, conflicts = merged_maps(rows, old, mine, other)
+    two, swapped = merged_maps(rows, old, other, mine)
+    assert {c.swapped() for c in conflicts} == swapped
+    settled = {c.key for c in conflicts}
+    assert one.items() - two.items() <= {(k, one.get(k)) for k in settled}
+    assert two.items() - one.items() <= {(k, two.get(k)) for k in settled}
+    assert merged_maps(rows, old, mine, old) == merged_maps(rows, old, old, mine)
+    assert merged_maps(rows, old, mine, mine) == (dict(list_entries(rows.store, mine)), set())
+
+
+def merged_maps(
+    rows: Rows, base: ObjectId, ours: ObjectId, theirs: ObjectId
+) -> tuple[dict[bytes, bytes], set[MergeConflict]]:
+    outcomes = list(merge_maps(rows.store, base, ours, theirs, rows.merger.combine))
+    changes = [(o.key, o.new) for o in outcomes if isinstance(o, Change)]
+    root = edit_map(rows.store, ours, changes)
+    return dict(list_entries(rows.store, root)), {
+        o for o in outcomes if isinstance(o, MergeConflict)
+    }
 
 
 # --- Schemas -------------------------------------------------------------------------
