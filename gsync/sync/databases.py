@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -204,7 +204,7 @@ def _choose(
             "; ".join(f"table {p.table.name} cannot be recorded: {_join(p.reasons)}" for p in unfit)
         )
     proposals = _without_circles(proposals, explicit=bool(tables or preset))
-    fit = {name for name, proposal in proposals.items() if proposal.config} | known.keys()
+    fit = {**known} | {name: p.config for name, p in proposals.items() if p.config}
     if not fit:
         raise Refused(
             f"{shown} has no table that can be recorded"
@@ -250,16 +250,28 @@ def _without_circles(proposals: Mapping[str, Proposal], *, explicit: bool) -> di
     }
 
 
-def _with_parents(proposal: Proposal, fit: Iterable[str]) -> Proposal:
+def _with_parents(proposal: Proposal, fit: Tables) -> Proposal:
+    """Return `proposal` with a note for each foreign key that may name other rows elsewhere."""
     if proposal.config is None:
         return proposal
     left_out = proposal.config.roles()
-    notes = [
-        f"{', '.join(foreign.key.columns)}: refers to {foreign.key.parent}, which is not"
-        " recorded; the rows it names have to be in every copy already"
-        for foreign in proposal.table.foreign
-        if foreign.key.parent not in fit and left_out.keys().isdisjoint(foreign.key.columns)
-    ]
+    notes = []
+    for foreign in proposal.table.foreign:
+        columns, parent = ", ".join(foreign.key.columns), foreign.key.parent
+        if not left_out.keys().isdisjoint(foreign.key.columns):
+            continue
+        if parent not in fit:
+            notes.append(
+                f"{columns}: refers to {parent}, which is not recorded; the rows it names have"
+                " to be in every copy already"
+            )
+        elif "local" in map(fit[parent].roles().get, foreign.key.parent_columns):
+            parent_columns = ", ".join(foreign.key.parent_columns)
+            notes.append(
+                f"WARNING: {columns}: refers to {parent} ({parent_columns}), which each database"
+                f" fills itself; in another copy it names another row of {parent}. Record this"
+                " table from one side only, or leave the column out"
+            )
     return replace(proposal, notes=(*proposal.notes, *notes)) if notes else proposal
 
 

@@ -303,9 +303,7 @@ def test_names_that_others_chose_are_written_so_that_they_are_read_again(tmp_pat
     assert found["tables"].keys() == {"hooks", "with.dot", "child"}
     assert "a b" in found["refused"]
     assert "not recorded" in " ".join(found["notes"]["child"])
-    assert "price has the type NUMERIC, which is not carried" in " ".join(
-        found["refused"]["prices"]
-    )
+    assert "price: the type NUMERIC is not carried" in " ".join(found["refused"]["prices"])
     made = json_in(tmp_path, "snapshot", "-m", "odd")
     assert made["collections"]["db/odd-1/with.dot"]["entries"] == 1
     (row,) = json_in(tmp_path, "db", "show", "HEAD:hooks")["rows"]
@@ -506,3 +504,25 @@ def test_postgres_and_sqlite_follow_each_other(
     assert [row[0] for row in rows(app, "posts")] == ["b", "c"]
     assert json_in(folder, "snapshot")["manifest"] is None
     assert server.name in json_in(other, "db", "list")["databases"][0]["url"]
+
+
+# --- What a newcomer meets -----------------------------------------------------------
+
+
+def test_a_reference_to_ids_that_each_copy_fills_is_warned_of(tmp_path: Path) -> None:
+    """Such a number names another row elsewhere, so the proposal says it where it is read."""
+    app, work = tmp_path / "app.db", tmp_path / "work"
+    sql(
+        app,
+        "CREATE TABLE person (id INTEGER PRIMARY KEY, email TEXT NOT NULL UNIQUE);"
+        " CREATE TABLE post (slug TEXT PRIMARY KEY NOT NULL, author INTEGER REFERENCES person (id),"
+        " owner TEXT REFERENCES person (email)); CREATE TABLE odd (id TEXT PRIMARY KEY, value)",
+    )
+    work.mkdir()
+    gsync_in(work, "init")
+    found = json_in(work, "db", "add", f"sqlite:///{app}", "--dry-run")
+    notes = found["notes"]["post"]
+    assert [note for note in notes if note.startswith("WARNING: author: refers to person (id)")]
+    assert not [note for note in notes if "owner" in note]
+    assert found["refused"]["odd"][0].startswith("value: it declares no type; list it as excluded")
+    assert "# WARNING: author: refers to person (id)" in found["proposal"]
