@@ -385,7 +385,9 @@ def plan_databases(
         for table, config in wanted[name].items():
             if table in recorded:
                 collection = recorded[table]
-                mark = _find_mark(repo, database, collection.name)
+                # A mark from before the table was left out says nothing about its rows now.
+                marked = table in before
+                mark = _find_mark(repo, database, collection.name) if marked else None
                 if mark is not None:
                     _check_view(before.get(table), collection)
                     _check_slots(repo.store, mark[1], collection)

@@ -526,3 +526,33 @@ def test_a_reference_to_ids_that_each_copy_fills_is_warned_of(tmp_path: Path) ->
     assert not [note for note in notes if "owner" in note]
     assert found["refused"]["odd"][0].startswith("value: it declares no type; list it as excluded")
     assert "# WARNING: author: refers to person (id)" in found["proposal"]
+
+
+def test_rows_of_a_table_that_was_left_out_meanwhile_are_not_deleted(
+    folder: Path, app: Path, tmp_path: Path
+) -> None:
+    """A table recorded again by others says nothing about rows that nobody recorded here."""
+    bare, other, copy = tmp_path / "bare", tmp_path / "other", tmp_path / "copy.db"
+    gsync_in(folder, "remote", "add", "origin", str(bare))
+    gsync_in(folder, "push")
+    gsync_in(tmp_path, "clone", str(bare), str(other))
+    sql(copy, SCHEMA + ROWS)
+    add(other, copy)
+    gsync_in(other, "db", "restore", "HEAD")
+    kept = rows(copy, "posts")
+    assert kept
+
+    named = (folder / "gsync.toml").read_text()
+    head, _, _ = named.partition("[db.main.tables.posts]")
+    without = head + "[db.main.tables.users]" + named.partition("[db.main.tables.users]")[2]
+    (folder / "gsync.toml").write_text(without)
+    gsync_in(folder, "collection", "remove", "db/main/posts")
+    gsync_in(folder, "snapshot", "-m", "without posts")
+    gsync_in(folder, "push")
+    gsync_in(other, "pull")
+    sql(app, "DELETE FROM posts")
+    (folder / "gsync.toml").write_text(named)
+    gsync_in(folder, "snapshot", "-m", "posts again, empty")
+    gsync_in(folder, "push")
+    assert json_in(other, "pull")["databases"].get("main", {}) == {}
+    assert rows(copy, "posts") == kept
