@@ -42,6 +42,7 @@ class LiveTable:
         old: The schema of what is recorded, or the live one.
         new: The live schema.
         notes: What a person should know beside the rows.
+        at_head: Whether the live table is derived from HEAD; else a snapshot may be refused.
         rows: Live rows, as far as `changes` was read.
         load: Gives contents of cells, also of live ones that are in no store, while the
             row that has them is the last that `changes` yielded.
@@ -52,6 +53,7 @@ class LiveTable:
     new: Schema
     notes: tuple[str, ...]
     load: LoadContent
+    at_head: bool = True
     rows: int = 0
     _changes: Iterator[Change] = field(default=iter(()), repr=False)
 
@@ -82,6 +84,7 @@ class _Base:
     collection: Collection | None
     root: ObjectId
     notes: tuple[str, ...] = ()
+    at_head: bool = True
 
 
 def compare_with_head(
@@ -114,12 +117,11 @@ def _at_head(repo: Repository, database: Database, collection: Collection) -> _B
 def _at_mark(repo: Repository, database: Database, collection: Collection) -> _Base:
     mark = read_mark(repo, database, collection.name)
     if mark is None:
-        return _Base(
-            collection, collection.root, ("never brought to HEAD: 'gsync db restore HEAD'",)
-        )
+        note = "never brought to HEAD: 'gsync db restore HEAD'"
+        return _Base(collection, collection.root, (note,), at_head=False)
     if mark != collection.root:
         note = "HEAD has other rows than this database was last brought to"
-        return _Base(collection, mark, (note,))
+        return _Base(collection, mark, (note,), at_head=False)
     return _Base(collection, mark)
 
 
@@ -140,8 +142,10 @@ def _compare(
     recorded = recorded_tables(repo.manifest(repo.head()), name)
     known = {t: get_schema(repo.store, c) for t, c in recorded.items() if t in wanted}
     with database.reading() as session:
-        plans = {plan.name: plan for plan in plan_tables(session.tables(), wanted, known)}
-        for table in sorted(tables or plans):
+        # Only what is asked for has to be as configured.
+        asked = {table: wanted[table] for table in tables or wanted}
+        plans = {plan.name: plan for plan in plan_tables(session.tables(), asked, known)}
+        for table in sorted(plans):
             yield _table(repo, database, session, plans[table], name, recorded, known, find_base)
 
 
@@ -166,7 +170,9 @@ def _table(
     if schema.types() != plan.schema.types():
         notes += ("the schema changed",)
     contents = _Contents(content_loader(repo.store))
-    found = LiveTable(collection_name(name, plan.name), schema, plan.schema, notes, contents.load)
+    found = LiveTable(
+        collection_name(name, plan.name), schema, plan.schema, notes, contents.load, base.at_head
+    )
 
     def changes() -> Iterator[Change]:
         entries = list_entries(repo.store, base.root) if base.root != EMPTY_MAP else iter(())

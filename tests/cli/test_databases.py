@@ -556,3 +556,36 @@ def test_rows_of_a_table_that_was_left_out_meanwhile_are_not_deleted(
     gsync_in(folder, "push")
     assert json_in(other, "pull")["databases"].get("main", {}) == {}
     assert rows(copy, "posts") == kept
+
+
+def test_a_table_that_is_gone_hides_no_other(folder: Path, app: Path) -> None:
+    """Status and diff of one table ask nothing of the rest."""
+    sql(app, "DROP TABLE posts; UPDATE users SET name = 'Bea' WHERE id = 'u1'")
+    assert " 1 modified" in gsync_in(folder, "db", "status", "users").text
+    assert "M db/main/users ('u1')" in gsync_in(folder, "db", "diff", "users").text
+    message, _ = refused(folder, "db", "status", code=2)
+    assert "posts" in message
+
+
+def test_what_is_said_next_can_be_done(folder: Path, app: Path, tmp_path: Path) -> None:
+    """Hints lead on, in a clone that has no database yet as where there is one."""
+    bare, other, copy = tmp_path / "bare", tmp_path / "other", tmp_path / "copy.db"
+    gsync_in(folder, "remote", "add", "origin", str(bare))
+    gsync_in(folder, "push")
+    gsync_in(tmp_path, "clone", str(bare), str(other))
+    message, hint = refused(other, "db", "restore", "HEAD", code=4)
+    assert "no database is configured here" in message
+    assert "gsync db add URL --name main" in hint
+    sql(copy, SCHEMA)
+    add(other, copy)
+    told = gsync_in(other, "db", "status").text
+    assert "gsync db restore HEAD" in told
+    assert "gsync snapshot" not in told
+    assert "gsync db status" in gsync_in(other, "db", "add", f"sqlite:///{copy}", "--yes").err
+    message, hint = refused(folder, "diff", "--", "db/main/users", code=2)
+    assert "db/main/users is a table" in message
+    assert "gsync db diff main/users" in hint
+    _, hint = refused(folder, "db", "show", "HEAD", code=2)
+    assert "HEAD:users" in hint
+    message, _ = refused(folder, "db", "sync", "main", "main", code=2)
+    assert "one database" in message

@@ -19,7 +19,7 @@ from gsync.cli.app import (
 )
 from gsync.cli.commands.syncall import db_sync
 from gsync.cli.output import emit, note, print_json, short, style, table, warn, when, write_lines
-from gsync.errors import Invalid
+from gsync.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
     from gsync.objects.model import Collection
@@ -156,10 +156,12 @@ def _after_addition(found: Addition, *, written: bool, dry_run: bool) -> Iterato
     else:
         yield f"The {len(found.known)} table(s) of {found.name} are as gsync.toml says."
     yield f"The address is in .gsync/config.toml: {found.config.url}"
-    if found.recorded:
+    if found.recorded and found.new:
         yield "Next: 'gsync db restore HEAD' brings the database to what is recorded."
-    else:
+    elif found.shared or not found.recorded:
         yield "Next: look at gsync.toml, then 'gsync snapshot -m TEXT'."
+    else:
+        yield "Next: 'gsync db status' compares it with what is recorded."
 
 
 def _addition_json(found: Addition, *, written: bool, dry_run: bool) -> dict[str, Any]:
@@ -245,17 +247,17 @@ def status(app: App, words: tuple[str, ...], limit: int, exit_code: bool) -> Non
     from gsync.sync.livetables import compare_with_marks
 
     documents = {}
-    dirty = False
+    dirty = behind = False
     with app.open() as repo:
         known = {one.name: one for one in list_databases(repo)}
         for name, tables in select_live(repo, words).items():
             scanned = known[name].scanned
             seen = when(scanned) if scanned is not None else None
             counted: list[TableCounts] = []
-            if not app.json:
-                click.echo(f"{style(app, name, 'cyan')}  {known[name].url}")
-                click.echo(f"  last scanned: {seen or 'never'}")
             for live in compare_with_marks(repo, name, tables):
+                if not app.json and not counted:
+                    click.echo(f"{style(app, name, 'cyan')}  {known[name].url}")
+                    click.echo(f"  last scanned: {seen or 'never'}")
                 rows: list[RowChange] = []
 
                 def keep(change: RowChange, rows: list[RowChange] = rows) -> None:
@@ -264,7 +266,9 @@ def status(app: App, words: tuple[str, ...], limit: int, exit_code: bool) -> Non
 
                 counts = live.count(keep)
                 counted.append(counts)
-                dirty = dirty or bool(counts.added or counts.modified or counts.deleted)
+                changed = bool(counts.added or counts.modified or counts.deleted)
+                dirty = dirty or changed
+                behind = behind or (changed and not live.at_head)
                 if app.json:
                     continue
                 short_name = live.collection.rpartition("/")[2]
@@ -283,6 +287,8 @@ def status(app: App, words: tuple[str, ...], limit: int, exit_code: bool) -> Non
         print_json({"clean": not dirty, "databases": documents})
     elif not documents:
         click.echo("There is no database yet: 'gsync db add URL'.")
+    elif behind:
+        click.echo("Before a snapshot, bring this to HEAD with 'gsync db restore HEAD'.")
     elif dirty:
         click.echo("Record this with 'gsync snapshot -m TEXT'.")
     if exit_code and dirty:
@@ -354,7 +360,10 @@ def show(app: App, target: str, limit: int) -> None:
 
     rev, colon, name = target.rpartition(":")
     if not colon:
-        raise Invalid(f"not REV:TABLE: {target!r}", hint=f"for HEAD's, 'gsync db show HEAD:{name}'")
+        raise Invalid(
+            f"not REV:TABLE: {target!r}",
+            hint="write it as in 'gsync db show HEAD:users'; 'gsync db list' names the tables",
+        )
     with app.open() as repo:
         oid = app.resolve(repo, rev or "HEAD")
         collection = find_table(get_manifest(repo.store, oid), name)
@@ -480,6 +489,7 @@ def restore(
     from gsync.cli.rows import applied_json, applied_lines
     from gsync.replicas.tables.base import Applied
     from gsync.sync.comparetables import split_collection
+    from gsync.sync.databases import recorded_databases
     from gsync.sync.tablefiles import select_tables
     from gsync.sync.tables import restore_tables
     from gsync.transfer.history import get_manifest
@@ -505,6 +515,14 @@ def restore(
                 accept=split_names(accept),
                 dry_run=dry_run,
             )
+    if not done:
+        recorded = [name] if name else recorded_databases(manifest)
+        raise NotFound(
+            f"no database is configured here for what {short(oid)} records of"
+            f" {', '.join(recorded)}",
+            hint=f"'gsync db add URL --name {recorded[0]}' says where it is; or write a file with"
+            " --to-file",
+        )
     total = sum(one.total for one in done.values())
     verb = "Would restore" if dry_run else "Restored"
     emit(
@@ -516,9 +534,9 @@ def restore(
         },
         lambda: [
             *applied_lines(done, dry_run=dry_run),
-            f"{verb} {', '.join(done)} to {short(oid)}."
+            f"{verb} {_databases(done)} to {short(oid)}."
             if total
-            else f"Nothing to restore: {', '.join(done) or 'no database'} is at {short(oid)}.",
+            else f"Nothing to restore: {_databases(done)} is at {short(oid)}.",
         ],
         report=True,
     )
@@ -538,6 +556,11 @@ def materialize(app: App, rev: str, output: Path, name: str | None, dry_run: boo
             hint=f"for one table, 'gsync db restore {rev} TABLE --to-file FILE.csv'",
         )
     _write_file(app, rev, (), name, output, dry_run=dry_run)
+
+
+def _databases(names: Iterable[str]) -> str:
+    listed = list(names)
+    return f"database{'s' if len(listed) > 1 else ''} {', '.join(listed)}"
 
 
 def _write_file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -13,7 +14,7 @@ from gsync.cli.app import App, command, dry_run_option
 from gsync.cli.changes import change_json, manifest_json, status_lines
 from gsync.cli.output import emit, note, short, style, when, write_lines
 from gsync.errors import Conflict, Invalid, NotFound
-from gsync.objects.model import Manifest
+from gsync.objects.model import Collection, Manifest
 from gsync.objects.oid import ObjectId
 
 if TYPE_CHECKING:
@@ -99,10 +100,14 @@ def show(app: App, rev: str) -> None:
         for line in _entry(app, oid, manifest):
             click.echo(line)
         for c in manifest.collections:
-            what = "rows" if c.schema else "entries"
-            click.echo(f"{c.name}: {c.count} {what}, root {c.root.hex()}")
+            click.echo(f"{c.name}: {_count(c)}, root {c.root.hex()}")
         click.echo("")
         write_lines(chain(status_lines(app, changes), rows.lines(app)))
+
+
+def _count(collection: Collection) -> str:
+    one, more = ("row", "rows") if collection.schema else ("entry", "entries")
+    return f"{collection.count:,} {one if collection.count == 1 else more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +192,21 @@ class _Rows:
         return any(counts.changed or counts.rows for counts in self.counts())
 
 
+def _check_no_table(repo: Repository, paths: Sequence[bytes]) -> None:
+    """Refuse the name of a table where only the folder is compared."""
+    from gsync.sync.comparetables import table_names
+
+    tables = {name.encode() for name in table_names(None, repo.manifest(repo.head()))}
+    for path in paths:
+        if path in tables and not (repo.root / os.fsdecode(path)).exists():
+            table = path.decode().removeprefix("db/")
+            raise Invalid(
+                f"only the folder is compared, and {path.decode()} is a table",
+                hint=f"'gsync db diff {table}' compares the live one with HEAD; or name two"
+                " revisions",
+            )
+
+
 @command()
 @click.argument("arguments", nargs=-1, metavar="[A [B]] [-- PATH...]")
 @click.option("--stat", is_flag=True, help="Count lines instead of showing them")
@@ -203,6 +223,8 @@ def diff(
         revs, paths = app.split_revisions(repo, arguments, most=2)
         sides = Sides.of(repo, [app.resolve(repo, rev) for rev in revs], paths)
         two = len(revs) == 2
+        if not two:
+            _check_no_table(repo, paths)
         old, new = (repo.manifest(sides.old), repo.manifest(sides.new)) if two else (None, None)
         rows = _Rows.of(repo, old, new, paths)
         if app.json:

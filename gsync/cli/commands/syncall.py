@@ -188,10 +188,15 @@ def db_sync(
 
     with app.open() as repo, repo.writing("gsync db sync"):
         wanted = _tables(repo, (source, target), preset, split_names(tables))
+        ends = _end(app, repo, source), _end(app, repo, target)
+        if ends[0].shown == ends[1].shown:
+            raise Invalid(
+                f"SOURCE and TARGET are one database: {ends[0].shown}",
+                hint="name two, as in 'gsync db sync main main:peer'",
+            )
         done = sync_pair(
             repo,
-            _end(app, repo, source),
-            _end(app, repo, target),
+            *ends,
             wanted,
             accept=split_names(accept),
             force=take_source,
