@@ -19,13 +19,14 @@ next A -> B would undo B's edit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from blake3 import blake3
 
 from gsync.config import Tables
-from gsync.errors import Conflict
+from gsync.errors import Conflict, Invalid
 from gsync.maps.omap import EMPTY_MAP, edit_map
 from gsync.objects.model import EMPTY_MAP_BODY, Collection, Manifest, encode_manifest
 from gsync.objects.oid import Kind, ObjectId
@@ -187,7 +188,8 @@ def sync_pair(
     old = _settle(store, pair, source, target, tables)
     base = get_manifest(store, old) if old else None
     accept = list(accept)
-    sent = _scan(store, source, tables, recorded_tables(base, DATABASE), accept)
+    with _naming(source):
+        sent = _scan(store, source, tables, recorded_tables(base, DATABASE), accept)
     moves = {
         name: TableMove(
             tables[name],
@@ -197,7 +199,8 @@ def sync_pair(
         )
         for name, collection in sent.items()
     }
-    seen = _compare(store, target, moves, force=force)
+    with _naming(target):
+        seen = _compare(store, target, moves, force=force)
     conflicts = {name: look.counts.conflicts for name, look in seen.items()}
     if not force and any(conflicts.values()):
         rows = [row for look in seen.values() for row in look.rows][:_SHOWN_MAX]
@@ -224,6 +227,18 @@ def sync_pair(
         for name in sorted(seen)
     )
     return PairResult(source.shown, target.shown, pair, counts, old, new)
+
+
+@contextmanager
+def _naming(database: Database) -> Iterator[None]:
+    """Say in a refusal which of the two databases has the table that it names."""
+    try:
+        yield
+    except Invalid as error:
+        if database.shown not in error.message:
+            error.message = f"{database.shown}: {error.message}"
+            error.args = (error.message,)
+        raise
 
 
 # --- The base ------------------------------------------------------------------------

@@ -214,8 +214,10 @@ def test_tables_that_are_not_alike_are_refused(repo: Repository, tmp_path: Path)
     with pytest.raises(Refused, match="item"):
         sync_pair(repo, left.live, bare.live, TABLES)
     bare.run("CREATE TABLE item (id INTEGER PRIMARY KEY NOT NULL, name TEXT UNIQUE)")
-    with pytest.raises(Refused, match="note"):
+    with pytest.raises(Refused, match=r"bare\.db: .*note"):
         sync_pair(repo, left.live, bare.live, TABLES)
+    with pytest.raises(Refused, match=r"left\.db: .*note"):
+        sync_pair(repo, bare.live, left.live, TABLES)
 
 
 def test_base_is_kept_and_compared(repo: Repository, tmp_path: Path) -> None:
