@@ -21,7 +21,14 @@ from gsync.maps.omap import EMPTY_MAP
 from gsync.objects.model import Manifest
 from gsync.replicas.tables.apply import TableMove, plan_moves
 from gsync.replicas.tables.base import LiveTable, Refused, Session
-from gsync.replicas.tables.plan import Proposal, order_tables, plan_tables, propose, refusals
+from gsync.replicas.tables.plan import (
+    Proposal,
+    foreign_refusals,
+    order_tables,
+    plan_tables,
+    propose,
+    refusals,
+)
 from gsync.sync.presets import PRESETS
 from gsync.sync.repository import Repository
 from gsync.sync.tables import (
@@ -265,13 +272,9 @@ def _with_parents(proposal: Proposal, fit: Tables) -> Proposal:
                 f"{columns}: refers to {parent}, which is not recorded; the rows it names have"
                 " to be in every copy already"
             )
-        elif "local" in map(fit[parent].roles().get, foreign.key.parent_columns):
-            parent_columns = ", ".join(foreign.key.parent_columns)
-            notes.append(
-                f"WARNING: {columns}: refers to {parent} ({parent_columns}), which each database"
-                f" fills itself; in another copy it names another row of {parent}. Record this"
-                " table from one side only, or leave the column out"
-            )
+    reasons = foreign_refusals(proposal.table, {**fit, proposal.table.name: proposal.config})
+    if reasons:
+        return replace(proposal, config=None, reasons=tuple(reasons))
     return replace(proposal, notes=(*proposal.notes, *notes)) if notes else proposal
 
 

@@ -509,8 +509,8 @@ def test_postgres_and_sqlite_follow_each_other(
 # --- What a newcomer meets -----------------------------------------------------------
 
 
-def test_a_reference_to_ids_that_each_copy_fills_is_warned_of(tmp_path: Path) -> None:
-    """Such a number names another row elsewhere, so the proposal says it where it is read."""
+def test_a_reference_to_ids_that_each_copy_fills_is_refused(tmp_path: Path) -> None:
+    """Such a number names another row elsewhere, so the table is not recorded with it."""
     app, work = tmp_path / "app.db", tmp_path / "work"
     sql(
         app,
@@ -521,11 +521,17 @@ def test_a_reference_to_ids_that_each_copy_fills_is_warned_of(tmp_path: Path) ->
     work.mkdir()
     gsync_in(work, "init")
     found = json_in(work, "db", "add", f"sqlite:///{app}", "--dry-run")
-    notes = found["notes"]["post"]
-    assert [note for note in notes if note.startswith("WARNING: author: refers to person (id)")]
-    assert not [note for note in notes if "owner" in note]
+    (reason,) = found["refused"]["post"]
+    assert reason.startswith("author refers to person (id), which is left out there")
     assert found["refused"]["odd"][0].startswith("value: it declares no type; list it as excluded")
-    assert "# WARNING: author: refers to person (id)" in found["proposal"]
+    assert "post: author refers to person (id)" in found["proposal"]
+    gsync_in(work, "db", "add", f"sqlite:///{app}", "--yes")
+    config = work / "gsync.toml"
+    config.write_text(config.read_text() + '\n[db.main.tables.post]\nkey = ["slug"]\n')
+    message, _ = refused(work, "snapshot", code=2)
+    assert "author refers to person (id)" in message
+    config.write_text(config.read_text() + 'excluded = ["author"]\n')
+    gsync_in(work, "snapshot")
 
 
 def test_rows_of_a_table_that_was_left_out_meanwhile_are_not_deleted(
