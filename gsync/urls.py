@@ -11,7 +11,7 @@ URL_CHARS_MAX = 2048
 # Tenants that would hide a route of the server.
 TENANTS_RESERVED = frozenset(("api", "healthz", "metrics"))
 # Remotes that would read as a revision of this repository.
-REMOTES_RESERVED = frozenset(("main", "head", "deploy"))
+REMOTES_RESERVED = frozenset(("main", "head", "deploy", "merge"))
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _REMOTE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")

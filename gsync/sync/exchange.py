@@ -83,6 +83,7 @@ class Moved:
         refs: All refs that moved, by name.
         tables: What changed in tables, for a pull.
         applied: What was written into databases, by database.
+        conflicts: How many conflicts a merge left to be resolved; nothing was changed then.
     """
 
     remote: str
@@ -99,20 +100,7 @@ class Moved:
     refs: tuple[tuple[str, ObjectId | None, ObjectId | None], ...] = ()
     tables: tuple[TableCounts, ...] = ()
     applied: Mapping[str, Applied] = field(default_factory=dict)
-
-
-class Diverged(Conflict):
-    """Both sides have manifests that the other has not."""
-
-    def __init__(self, remote: str, ours: ObjectId, theirs: ObjectId) -> None:
-        super().__init__(
-            f"main and {remote}/main have diverged: {ours.hex()[:12]} here,"
-            f" {theirs.hex()[:12]} there",
-            hint=f"compare them with 'gsync diff {remote}/main HEAD'; merging is not part of this"
-            f" version: 'gsync restore {remote}/main PATH' takes theirs path by path",
-            ours=ours.hex(),
-            theirs=theirs.hex(),
-        )
+    conflicts: int = 0
 
 
 class Behind(Conflict):
@@ -122,7 +110,7 @@ class Behind(Conflict):
         super().__init__(
             f"{remote}'s main is at {theirs.hex()[:12]}, which HEAD does not build on:"
             " somebody pushed first",
-            hint=f"run 'gsync pull {remote}', then push again; nothing was changed",
+            hint=f"run 'gsync sync {remote}', which merges and pushes; nothing was changed",
             theirs=theirs.hex(),
         )
 
@@ -433,8 +421,9 @@ def pull(
     databases: bool = True,
     accept: Sequence[str] = (),
 ) -> Moved:
-    """Fetch, then bring `main`, folder and databases to the remote's main.
+    """Fetch, then bring `main`, folder and databases to the remote's main, or merge it.
 
+    A merge that leaves conflicts changes nothing live: they are kept until they are resolved.
     Unsaved changes to paths and rows that the remote did not touch stay. The caller holds the
     lock.
 
@@ -443,12 +432,14 @@ def pull(
         accept: What is protected in tables and may be touched (12-databases, rule 4.3).
 
     Raises:
-        Diverged: both sides have manifests that the other has not.
+        MergeUnfinished: the merge before waits for its conflicts to be resolved.
         ReplicaChanged: unsaved changes would be overwritten; nothing was changed.
         RowsChanged: the same, in a table.
     """
     from gsync.sync.checkout import move_folder
+    from gsync.sync.merging import check_no_merge, merge
 
+    check_no_merge(repo)
     exchange = _Exchange(repo, remote, connection)
     welcome = exchange.hello()
     exchange.fetch(welcome)
@@ -457,7 +448,23 @@ def pull(
     if theirs is None or theirs == head or (head and is_ancestor(repo.store, theirs, head)):
         return exchange.result("main", head, head)
     if head is not None and not is_ancestor(repo.store, head, theirs):
-        raise Diverged(remote, head, theirs)
+        merged = merge(
+            repo,
+            theirs,
+            f"{remote}/main",
+            databases=databases,
+            accept=accept,
+            dry_run=dry_run,
+        )
+        after_id = merged.oid or head
+        before, after = repo.manifest(head), repo.manifest(after_id)
+        found = exchange.result("main", head, after_id, diff_manifests(repo.store, before, after))
+        return replace(
+            found,
+            tables=tuple(count_tables(repo.store, before, after)),
+            applied=merged.applied or {},
+            conflicts=merged.conflicts,
+        )
     before, after = repo.manifest(head), repo.manifest(theirs)
     changes = diff_manifests(repo.store, before, after)
     applied: dict[str, Applied] = {}
@@ -493,11 +500,13 @@ def sync(
     *,
     databases: bool = True,
     accept: Sequence[str] = (),
-) -> tuple[Snapshot, Moved, Moved]:
-    """Snapshot, pull, push; return what each did."""
+) -> tuple[Snapshot, Moved, Moved | None]:
+    """Snapshot, pull, push; return what each did. Nothing is pushed while there are conflicts."""
     made = snapshot(repo, message, databases=databases, accept=accept)
     with connect() as connection:
         pulled = pull(repo, remote, connection, databases=databases, accept=accept)
+    if pulled.conflicts:
+        return made, pulled, None
     for attempt in range(PULL_ATTEMPTS):
         with connect() as connection:
             if repo.head() is None:
@@ -509,6 +518,8 @@ def sync(
                     raise
         with connect() as connection:
             pulled = pull(repo, remote, connection, databases=databases, accept=accept)
+        if pulled.conflicts:
+            return made, pulled, None
     raise AssertionError("not reached")
 
 

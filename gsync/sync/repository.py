@@ -34,6 +34,7 @@ from gsync.transfer.history import get_manifest, is_ancestor, list_ancestors
 if TYPE_CHECKING:
     from gsync.sync.comparetables import TableCounts
     from gsync.sync.tables import ScannedTables
+    from gsync.views.conflicts import StoredConflict
 
 WORKDIR = ".gsync"
 STORE = "store.db"
@@ -64,6 +65,8 @@ class Status:
         notices: Paths that are left out or need attention.
         remotes: For each remote as last seen, how many manifests we are ahead and behind.
         databases: When each database was last scanned, in microseconds, or None.
+        merge: What an unfinished merge merges, or None.
+        conflicts: Those of its conflicts that are open.
     """
 
     head: ObjectId | None
@@ -71,6 +74,8 @@ class Status:
     notices: list[Notice]
     remotes: dict[str, tuple[int, int]]
     databases: dict[str, int | None] = field(default_factory=dict)
+    merge: str | None = None
+    conflicts: tuple[StoredConflict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,13 +290,25 @@ def status(
 ) -> Status:
     """Return how the folder differs from HEAD, and HEAD from the remotes as last seen."""
     found = scan(repo, write=False, progress=progress)
+    merge, conflicts = _unfinished(repo)
     return Status(
         head=repo.head(),
         changes=select(describe(found.changes), paths),
         notices=found.notices,
         remotes={name: ahead_behind(repo, name) for name in sorted(repo.config.remotes)},
         databases=_last_scanned(repo),
+        merge=merge,
+        conflicts=conflicts,
     )
+
+
+def _unfinished(repo: Repository) -> tuple[str | None, tuple[StoredConflict, ...]]:
+    if not repo.store.tracking("merge"):
+        return None, ()
+    from gsync.sync.merging import find_unfinished, list_open
+
+    unfinished = find_unfinished(repo)
+    return (unfinished.name if unfinished else None), tuple(list_open(repo))
 
 
 def _last_scanned(repo: Repository) -> dict[str, int | None]:
@@ -342,6 +359,8 @@ def snapshot(
         NotAtHead: a live table was never brought to HEAD.
         Emptied: a table has lost all its rows.
     """
+    if not dry_run:
+        _check_no_merge(repo)
     head = repo.head()
     parent = repo.manifest(head)
     objects, size = repo.store.objects_written, repo.store.bytes_written
@@ -386,6 +405,14 @@ def snapshot(
         repo.store.bytes_written - size,
         counts,
     )
+
+
+def _check_no_merge(repo: Repository) -> None:
+    """Raise MergeUnfinished while a merge waits, since it began from the HEAD that there is."""
+    if repo.store.tracking("merge"):
+        from gsync.sync.merging import check_no_merge
+
+        check_no_merge(repo)
 
 
 def _after(done: int, progress: Callable[[int], None] | None) -> Callable[[int], None] | None:
@@ -448,6 +475,7 @@ def untrack(repo: Repository, paths: Sequence[bytes], *, dry_run: bool = False) 
     Raises:
         NotFound: nothing tracked is called so.
     """
+    _check_no_merge(repo)
     head = repo.head()
     parent = repo.manifest(head)
     root = files_root(parent)
@@ -480,6 +508,7 @@ def remove_collection(repo: Repository, name: str, *, dry_run: bool = False) -> 
         NotFound: HEAD has no such collection.
         Invalid: it is the file tree, which leaves path by path.
     """
+    _check_no_merge(repo)
     head = repo.head()
     parent = repo.manifest(head)
     if parent is None or parent.find(name) is None:

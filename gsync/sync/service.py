@@ -18,7 +18,7 @@ from blake3 import blake3
 
 from gsync.changes import Change
 from gsync.config import SHARED_FILE, Tables, load_config
-from gsync.errors import GsyncError, Invalid, NotFound
+from gsync.errors import Conflict, GsyncError, Invalid, NotFound
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP
 from gsync.objects.model import FILES, Manifest
@@ -30,7 +30,7 @@ from gsync.replicas.tables.base import Database
 from gsync.store.sqlite import SqliteStore
 from gsync.sync.compare import FileChange, describe, diff_manifests, files_root
 from gsync.sync.controlplane import ApiError, Unauthorized, check_api_url, find_database_url
-from gsync.sync.exchange import Behind, Diverged, connect, fetch, pull, push
+from gsync.sync.exchange import Behind, connect, fetch, pull, push
 from gsync.sync.pairs import PairResult, sync_pair
 from gsync.sync.presets import PRESETS
 from gsync.sync.repository import (
@@ -389,7 +389,8 @@ def sync_folder(
     """Bring the files of a repository to a remote, or the reverse. The caller holds the lock.
 
     Raises:
-        Behind, Diverged: the other side has what this one has not seen.
+        Behind: the other side has what this one has not seen.
+        Conflict: what both sides did could not be merged; the conflicts are kept.
         ReplicaChanged: unsaved changes would be overwritten; nothing was changed.
     """
     is_push = direction is SyncDirection.PUSH
@@ -456,7 +457,14 @@ def _pull(repo: Repository, remote: str, connect: _Connect, message: str, dry_ru
         if theirs is None or (head is not None and is_ancestor(repo.store, theirs, head)):
             return [], [], head, head, _count_files(repo.manifest(head))
         if head is not None and not is_ancestor(repo.store, head, theirs):
-            raise Diverged(remote, head, theirs)
+            merged = pull(repo, remote, connection, databases=False, dry_run=dry_run)
+            if merged.conflicts:
+                raise Conflict(
+                    f"{merged.conflicts} conflict(s) between {remote}/main and what is here",
+                    hint="see 'gsync conflicts'; decide, then 'gsync merge --continue'",
+                )
+            after = repo.manifest(merged.new)
+            return list(merged.changes), [], head, merged.new, _count_files(after)
         before, after = repo.manifest(head), repo.manifest(theirs)
         changes = _pending(repo, before, after)
         if dry_run:

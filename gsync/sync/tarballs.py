@@ -106,7 +106,10 @@ def import_file(
         Invalid: the tarball holds what is never written; nothing was changed.
     """
     from gsync.sync.checkout import move_folder
+    from gsync.sync.merging import check_no_merge
 
+    if not dry_run:
+        check_no_merge(repo)
     if source is not None and not source.is_file():
         raise NotFound(f"no file {source}")
     stream = sys.stdin.buffer if source is None else source.open("rb")

@@ -172,7 +172,7 @@ def test_untracked_file_is_in_the_way(there: There, tmp_path: Path) -> None:
 
 
 def test_somebody_pushed_first(there: There, tmp_path: Path) -> None:
-    """The second of two pushes is refused with 5 and sent to pull; diverged, pull is too."""
+    """The second of two pushes is refused with 5 and sent to sync, which merges and pushes."""
     one = pushed(tmp_path / "one", there)
     two = cloned(tmp_path / "two", there)
     write(one, {"d1/f1": b"one\n"})
@@ -182,13 +182,15 @@ def test_somebody_pushed_first(there: There, tmp_path: Path) -> None:
     gsync_in(one, "push", **there.env)
     before = state(two)
     _, hint = refused(two, "push", code=5, **there.env)
-    assert "gsync pull" in hint
-    _, hint = refused(two, "pull", code=5, **there.env)
-    assert "diff" in hint
+    assert "gsync sync" in hint
     assert state(two) == before
+    gsync_in(two, "fetch", **there.env)
     gsync_in(two, "diff", "origin/main", "HEAD")
-    status = json_in(two, "status")["remotes"]["origin"]
-    assert status == {"ahead": 1, "behind": 1}
+    assert json_in(two, "status")["remotes"]["origin"] == {"ahead": 1, "behind": 1}
+    gsync_in(two, "sync", **there.env)
+    gsync_in(one, "pull", **there.env)
+    assert state(one) == state(two)
+    assert json_in(one, "status")["remotes"]["origin"] == {"ahead": 0, "behind": 0}
 
 
 def test_sync_both_ways(there: There, tmp_path: Path) -> None:

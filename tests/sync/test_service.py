@@ -23,7 +23,8 @@ from gsync.replicas.base import ReplicaChanged
 from gsync.replicas.tables.apply import Protected
 from gsync.replicas.tables.base import Refused
 from gsync.sync.controlplane import find_database_url
-from gsync.sync.exchange import Behind, Diverged
+from gsync.sync.exchange import Behind
+from gsync.sync.merging import Unrelated
 from gsync.sync.pairs import BothChanged
 from gsync.sync.results import (
     InvalidInput,
@@ -361,7 +362,7 @@ def test_files_are_refused_where_the_other_side_moved(config: SyncConfig, tmp_pa
                 SyncService(other.with_direction(way).with_dry_run(dry)).sync_files()
     assert read(tmp_path / "other") == {"a.yaml": "mine"}
     for dry in (True, False):
-        with pytest.raises(Diverged):  # the push that was refused has made a snapshot
+        with pytest.raises(Unrelated):  # the push that was refused has made a snapshot
             SyncService(other.with_direction(PULL).with_dry_run(dry)).sync_files()
 
 

@@ -84,6 +84,7 @@ def pulled_json(moved: Moved, **more: Any) -> dict[str, Any]:
         "changes": [change_json(change) for change in moved.changes],
         "tables": [],
         "databases": {},
+        "conflicts": moved.conflicts,
     }
     if moved.tables or moved.applied:
         from gsync.cli.rows import applied_json, counts_json
@@ -189,13 +190,28 @@ def pull(
         pulled_json(moved, dry_run=dry_run),
         lambda: [
             *_pulled_lines(app, moved, dry_run=dry_run),
-            "Already up to date."
+            *unmerged_lines(moved.conflicts),
+            "main stays where it is."
+            if moved.conflicts
+            else "Already up to date."
             if moved.old == moved.new
             else f"main {'would move' if dry_run else 'moved'}: {_arrow(moved)}",
             cost_line(moved),
         ],
         report=True,
     )
+    if moved.conflicts:
+        app.exit(1)
+
+
+def unmerged_lines(count: int) -> list[str]:
+    """Return what to do about the conflicts of a merge, if there are any."""
+    if not count:
+        return []
+    return [
+        f"{count} conflict(s) with what is here; folder and databases were not touched.",
+        "See 'gsync conflicts', decide with 'gsync resolve', then 'gsync merge --continue'.",
+    ]
 
 
 @command()
@@ -302,25 +318,35 @@ def sync(
             "snapshot": oid.hex() if oid else None,
             "tables": [counts_json(counts) for counts in made.tables],
             "pull": pulled_json(pulled),
-            "push": moved_json(pushed),
+            "push": moved_json(pushed) if pushed else None,
             "dry_run": False,
         },
         lambda: [
             f"Snapshot {short(oid)}." if oid else "Nothing changed here.",
             *table_lines(made.tables),
             *_pulled_lines(app, pulled),
+            *unmerged_lines(pulled.conflicts),
             f"Pulled {len(pulled.changes)} change(s)."
             if pulled.changes
             else "Nothing to pull."
             if not pulled.tables
             else "Pulled rows.",
-            f"{name}/main moved: {_arrow(pushed)}"
-            if pushed.refs
-            else "Nothing to push: the remote has everything.",
-            cost_line(pushed),
+            *_pushed_lines(name, pushed),
         ],
         report=True,
     )
+    if pulled.conflicts:
+        app.exit(1)
+
+
+def _pushed_lines(name: str, pushed: Moved | None) -> list[str]:
+    if pushed is None:
+        return ["Nothing was pushed."]
+    moved = f"{name}/main moved: {_arrow(pushed)}"
+    return [
+        moved if pushed.refs else "Nothing to push: the remote has everything.",
+        cost_line(pushed),
+    ]
 
 
 @command()

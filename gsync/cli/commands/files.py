@@ -58,6 +58,7 @@ def init(app: App, folder: Path | None, bare: bool, dry_run: bool) -> None:
 @click.pass_obj
 def status(app: App, paths: tuple[str, ...], exit_code: bool) -> None:
     """Show what changed since the last snapshot, without the network."""
+    from gsync.cli.conflicts import conflict_json
     from gsync.sync.repository import status as find_status
 
     with app.open() as repo, app.progress("Scanning", "files") as progress:
@@ -66,7 +67,8 @@ def status(app: App, paths: tuple[str, ...], exit_code: bool) -> None:
         "head": found.head.hex() if found.head else None,
         "clean": not found.changes,
         "changes": [change_json(change) for change in found.changes],
-        "conflicts": [],
+        "merge": found.merge,
+        "conflicts": [conflict_json(kept) for kept in found.conflicts],
         "notices": [
             {"key": key_json(n.path), "code": n.code, "text": n.text} for n in found.notices
         ],
@@ -89,6 +91,14 @@ def _status_lines(app: App, found: object) -> Iterator[str]:
 
     assert isinstance(found, Status)
     yield f"HEAD is {short(found.head)}." if found.head else "There is no snapshot yet."
+    if found.merge is not None:
+        left = len(found.conflicts)
+        state = (
+            f"{left} conflict(s) open, see 'gsync conflicts'"
+            if left
+            else ("all conflicts resolved, finish it with 'gsync merge --continue'")
+        )
+        yield f"Merging {found.merge}: {state}."
     for name, (ahead, behind) in found.remotes.items():
         if ahead or behind:
             yield f"{name}: {ahead} to push, {behind} to pull, as last seen."

@@ -18,12 +18,13 @@ def show_cell(cell: Value, type_: str | None = None) -> str:
     if type(cell) is Reference:
         return f"<{cell.length} bytes, {cell.oid.hex()[:12]}>"
     if type_ is None:
-        type_ = _guess(cell)
+        type_ = guess_type(cell)
     text = repr(cell) if type(cell) is str else format_cell(type_, cell)
     return text if len(text) <= _CHARS_MAX else text[: _CHARS_MAX - 3] + "..."
 
 
-def _guess(cell: Value) -> str:
+def guess_type(cell: Value) -> str:
+    """Return a type that a cell of a key, decoded without its schema, can be shown as."""
     if type(cell) is bytes:
         return "uuid" if len(cell) == 16 else "bytes"
     return {bool: "bool", int: "int", float: "float", list: "text[]"}.get(type(cell), "text")

@@ -1,0 +1,191 @@
+"""Two people and one remote: what merges, what is a conflict, and how it is decided."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from support_cli import gsync_in, json_in, make_repository, refused
+
+LINES = b"".join(b"line %d\n" % n for n in range(20))
+START = {"text": LINES, "gone": b"gone\n", "kept": b"kept\n", "data": b"\0one"}
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Two clones that have the same."""
+    one = make_repository(tmp_path / "one", START)
+    gsync_in(tmp_path, "init", "--bare", "there")
+    gsync_in(one, "remote", "add", "origin", str(tmp_path / "there"))
+    gsync_in(one, "push")
+    gsync_in(tmp_path, "clone", str(tmp_path / "there"), "two")
+    return one, tmp_path / "two"
+
+
+def record(folder: Path, message: str = "edit", **content: bytes | None) -> None:
+    for name, body in content.items():
+        if body is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(body)
+    gsync_in(folder, "snapshot", "-m", message)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != "gsync.toml"
+    }
+
+
+def test_independent_edits_combine(pair: tuple[Path, Path]) -> None:
+    """Deletions travel, other files and other lines of one file combine, and both end alike."""
+    one, two = pair
+    record(one, text=LINES.replace(b"line 3\n", b"three\n"), gone=None, new1=b"1")
+    record(two, text=LINES.replace(b"line 15\n", b"fifteen\n"), new2=b"2")
+    gsync_in(one, "push")
+    message, hint = refused(two, "push", code=5)
+    assert "somebody pushed first" in message
+    assert "gsync sync origin" in hint
+    gsync_in(two, "sync")
+    gsync_in(one, "pull")
+    merged = LINES.replace(b"line 3\n", b"three\n").replace(b"line 15\n", b"fifteen\n")
+    expected = {"text": merged, "kept": b"kept\n", "data": b"\0one", "new1": b"1", "new2": b"2"}
+    assert files(one) == files(two) == expected
+    shown = json_in(two, "show")
+    assert len(shown["parents"]) == 2
+    assert json_in(one, "status")["remotes"]["origin"] == {"ahead": 0, "behind": 0}
+    assert json_in(one, "verify")["problems"] == []
+
+
+def test_conflicts_are_data_and_touch_nothing(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """The folder is as before until all is decided; each way to decide does what it says."""
+    one, two = pair
+    record(one, text=b"ours\n", gone=None, data=b"\0two", kept=b"kept 1\n", other=b"o")
+    gsync_in(one, "push")
+    record(two, text=b"theirs\n", gone=b"edited\n", data=b"\0three", kept=b"kept 2\n")
+    before, head = files(two), json_in(two, "log", "-n", "1")["manifests"][0]["manifest"]
+    pulled = gsync_in(two, "pull", code=1)
+    assert "4 conflict(s)" in pulled.text
+    assert files(two) == before
+    assert json_in(two, "log", "-n", "1")["manifests"][0]["manifest"] == head
+    found = json_in(two, "conflicts")
+    assert {c["key"]: c["kind"] for c in found["conflicts"]} == {
+        "data": "edit/edit",
+        "gone": "edit/delete",
+        "kept": "edit/edit",
+        "text": "edit/edit",
+    }
+    assert json_in(two, "status")["merge"] == "origin/main"
+    assert len(json_in(two, "status")["conflicts"]) == 4
+    for command in (["snapshot", "-m", "x"], ["pull"], ["sync"], ["untrack", "kept"]):
+        message, _ = refused(two, *command, code=5)
+        assert "not finished" in message
+    refused(two, "merge", "--continue", code=5)
+    gsync_in(two, "resolve", "text", "--theirs")
+    gsync_in(two, "resolve", "gone", "--delete")
+    gsync_in(two, "resolve", "data", "--ours")
+    (tmp_path / "mine").write_bytes(b"by hand\n")
+    gsync_in(two, "resolve", "kept", "--file", str(tmp_path / "mine"))
+    assert files(two) == before
+    gsync_in(two, "gc")
+    gsync_in(two, "merge", "--continue")
+    expected = {"text": b"ours\n", "data": b"\0three", "kept": b"by hand\n", "other": b"o"}
+    assert files(two) == expected
+    assert json_in(two, "conflicts")["conflicts"] == []
+    gsync_in(two, "push")
+    gsync_in(one, "pull")
+    assert files(one) == expected
+    assert json_in(two, "verify")["problems"] == []
+
+
+def test_abort_leaves_everything(pair: tuple[Path, Path]) -> None:
+    """An aborted merge can be begun again; unsaved changes stay through both."""
+    one, two = pair
+    record(one, text=b"ours\n")
+    gsync_in(one, "push")
+    record(two, text=b"theirs\n")
+    (two / "unsaved").write_bytes(b"u")
+    gsync_in(two, "pull", code=1)
+    gsync_in(two, "merge", "--abort")
+    assert json_in(two, "conflicts")["merge"] is None
+    gsync_in(two, "pull", code=1)
+    gsync_in(two, "resolve", "--all", "--ours")
+    gsync_in(two, "merge", "--continue")
+    assert files(two)["text"] == b"theirs\n"
+    assert files(two)["unsaved"] == b"u"
+
+
+def test_file_against_directory(pair: tuple[Path, Path]) -> None:
+    """A path that is a file here and a directory there is a conflict of all of them."""
+    one, two = pair
+    (one / "place").mkdir()
+    (one / "place" / "a").write_bytes(b"a")
+    record(one)
+    gsync_in(one, "push")
+    record(two, place=b"a file")
+    gsync_in(two, "pull", code=1)
+    kinds = {c["key"]: c["kind"] for c in json_in(two, "conflicts")["conflicts"]}
+    assert kinds == {"place": "file/directory", "place/a": "file/directory"}
+    gsync_in(two, "resolve", "place/a", "--theirs")
+    gsync_in(two, "resolve", "place", "--ours")
+    message, _ = refused(two, "merge", "--continue", code=2)
+    assert "do not go together" in message
+    gsync_in(two, "resolve", "place", "--delete")
+    gsync_in(two, "merge", "--continue")
+    assert (two / "place" / "a").read_bytes() == b"a"
+
+
+def test_rows_merge_by_cell(tmp_path: Path) -> None:
+    """Other rows and other cells of one row combine; one cell on both sides is a conflict."""
+    for name in ("one", "two"):
+        with sqlite3.connect(tmp_path / f"{name}.db") as db:
+            db.execute("CREATE TABLE users (id INTEGER PRIMARY KEY NOT NULL, a TEXT, b TEXT)")
+        db.close()
+
+    def run(name: str, statement: str) -> None:
+        with sqlite3.connect(tmp_path / f"{name}.db") as db:
+            db.execute(statement)
+        db.close()
+
+    def rows(name: str) -> list[tuple[object, ...]]:
+        with sqlite3.connect(tmp_path / f"{name}.db") as db:
+            found = db.execute("SELECT * FROM users ORDER BY id").fetchall()
+        db.close()
+        return found
+
+    run(
+        "one", "INSERT INTO users VALUES (1, 'a', 'b'), (2, 'a', 'b'), (3, 'a', 'b'), (4, 'a', 'b')"
+    )
+    one, two = make_repository(tmp_path / "one", {}), tmp_path / "two"
+    gsync_in(one, "db", "add", f"sqlite:///{tmp_path}/one.db", "--yes")
+    gsync_in(one, "snapshot")
+    gsync_in(tmp_path, "init", "--bare", "there")
+    gsync_in(one, "remote", "add", "origin", str(tmp_path / "there"))
+    gsync_in(one, "push")
+    gsync_in(tmp_path, "clone", str(tmp_path / "there"), "two")
+    gsync_in(two, "db", "add", f"sqlite:///{tmp_path}/two.db", "--yes")
+    gsync_in(two, "db", "restore", "HEAD")
+    run("one", "UPDATE users SET a = 'one' WHERE id IN (1, 2)")
+    run("one", "DELETE FROM users WHERE id = 4")
+    run("two", "UPDATE users SET b = 'two' WHERE id = 1")
+    run("two", "UPDATE users SET a = 'two', b = 'two' WHERE id = 2")
+    run("two", "INSERT INTO users VALUES (5, 'new', NULL)")
+    gsync_in(one, "snapshot")
+    gsync_in(one, "push")
+    before = rows("two")
+    gsync_in(two, "sync", code=1)
+    assert rows("two") == before
+    (conflict,) = json_in(two, "conflicts")["conflicts"]
+    assert (conflict["collection"], conflict["key"]) == ("db/main/users", [2])
+    refused(two, "resolve", "--in", "users", "2", "--cell", "c=ours", code=2)
+    gsync_in(two, "resolve", "--in", "users", "2", "--cell", "a=theirs", "--cell", "b=ours")
+    gsync_in(two, "merge", "--continue")
+    expected = [(1, "one", "two"), (2, "one", "two"), (3, "a", "b"), (5, "new", None)]
+    assert rows("two") == expected
+    gsync_in(two, "push")
+    gsync_in(one, "pull")
+    assert rows("one") == expected
+    assert json_in(one, "snapshot")["manifest"] is None
