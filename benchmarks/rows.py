@@ -132,7 +132,7 @@ def fill(database: Any, options: argparse.Namespace) -> int:
             connection.execute(FILL.format(rows=options.rows))
         else:
             connection.execute(FLIGHTS)
-            copy = "COPY flights FROM STDIN WITH (FORMAT csv, HEADER true, NULL '')"
+            copy = "COPY flights FROM STDIN WITH (FORMAT csv, HEADER true, NULL 'NA')"
             with connection.cursor().copy(copy) as into, options.csv.open("rb") as source:
                 while block := source.read(1 << 20):
                     into.write(block)

@@ -125,6 +125,11 @@ def find_unfinished(repo: Repository) -> Unfinished | None:
     if oid is None:
         return None
     manifest = get_manifest(repo.store, oid)
+    head = repo.head()
+    ours, theirs = manifest.parents
+    # A crash after HEAD moved, before this was dropped: it is finished all the same.
+    if head is not None and head != ours and is_ancestor(repo.store, theirs, head):
+        return None
     return Unfinished(oid, manifest, manifest.message.removeprefix("merge "))
 
 
