@@ -32,7 +32,7 @@ from support_cli import (
 from support_server import RunningServer, running_server
 
 NOTHING_TO_DO_BYTES_MAX = 2048
-KILLS = 4
+KILLS = int(os.environ.get("GSYNC_KILLS", "4"))
 
 
 def files(count: int = 40, seed: int = 1) -> dict[str, bytes]:
