@@ -77,9 +77,7 @@ def verify(
     """
     found = Verified()
     _verify_database(store, found)
-    for _, _, size in store.list_objects():
-        found.objects += 1
-        found.bytes += size
+    found.objects, found.bytes = store.totals()
     if not quick:
         for done, (oid, problem) in enumerate(store.check_objects()):
             if problem:
@@ -124,6 +122,7 @@ def _verify_manifest(
     store: SqliteStore, oid: ObjectId, checked: set[ObjectId], found: Verified
 ) -> None:
     manifest = get_manifest(store, oid)
+    found.problems.extend(_missing_beside(store, oid))
     for collection in manifest.collections:
         where = f"below {collection.name} of manifest {oid.hex()[:12]}"
         if collection.root in checked:
@@ -145,6 +144,25 @@ def _verify_manifest(
             continue
         for problem in _missing_below(store, collection.root, checked, where):
             found.problems.append(problem)
+
+
+def _missing_beside(store: SqliteStore, oid: ObjectId) -> Iterator[Problem]:
+    """Yield what a manifest names beside maps and manifests: schemas, views, their extras."""
+    where = f"named by manifest {oid.hex()[:12]}"
+    todo = [
+        (kind, below)
+        for kind, below in references(Kind.MANIFEST, store.get(Kind.MANIFEST, oid))
+        if kind not in (Kind.NODE, Kind.MANIFEST)
+    ]
+    for kind, below in dict.fromkeys(todo):
+        if kind in (Kind.SCHEMA, Kind.VIEW):
+            try:
+                inner = references(kind, store.get(kind, below))
+                yield from _absent(store, {ref: inside for inside, ref in inner}, where)
+            except GsyncError as error:
+                yield _problem(error, below, where)
+        else:
+            yield from _absent(store, {below: kind}, where)
 
 
 def _missing_below(

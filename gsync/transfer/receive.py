@@ -122,7 +122,7 @@ class Receiver:
             for kind, inner in unpack_objects(pack):
                 if kind is Kind.NODE and not self._by_level:
                     raise Invalid("a map node in a stream; maps come as patches")
-                _check_structure(kind, inner)
+                check_structure(kind, inner)
         self._store.put_pack(pack)
         self.objects += len(pack.sizes)
 
@@ -323,7 +323,7 @@ def _check_batch(store: PackStore, batch: dict[ObjectId, Reference]) -> None:
             raise Invalid(f"blob {oid.hex()} has {size} bytes, where {ref.length} are named")
 
 
-def _check_structure(kind: Kind, body: bytes) -> None:
+def check_structure(kind: Kind, body: bytes) -> None:
     """Refuse what no sender writes, before it is stored under its id."""
     match kind:
         case Kind.BLOB:
