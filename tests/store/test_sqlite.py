@@ -92,6 +92,15 @@ def test_killed_writers_leave_a_whole_store(path: Path) -> None:
     assert len(acknowledged) >= 8
 
 
+def test_commits_are_synchronous(path: Path) -> None:
+    """Whoever is told of a commit may lose power: SQLite syncs its log before it returns."""
+    with SqliteStore.create(path) as store:
+        assert store._select("PRAGMA synchronous") == [(2,)]
+    with SqliteStore.open(path) as store:
+        assert store._select("PRAGMA synchronous") == [(2,)]
+        assert store._select("PRAGMA journal_mode") == [("wal",)]
+
+
 def test_two_writers_at_once(path: Path) -> None:
     """Two processes that put overlapping objects both succeed, each object is there once."""
     SqliteStore.create(path).close()
