@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support_collections import TABLE, put_table
 
 from gsync.errors import Conflict, GsyncError, Invalid
+from gsync.maps.check import MapBroken
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import build_map, count_entries, list_entries
 from gsync.objects.chunk_list import ChunkListBuilder
@@ -20,8 +21,11 @@ from gsync.objects.encoding import Reference, decode, encode
 from gsync.objects.model import (
     EMPTY_MAP_BODY,
     Collection,
+    Internal,
     Manifest,
     decode_manifest,
+    encode_internal,
+    encode_leaf,
     encode_manifest,
 )
 from gsync.objects.oid import Kind, ObjectId, blob_id
@@ -37,7 +41,7 @@ from gsync.protocol.frames import (
     patch_frame,
     read_frames,
 )
-from gsync.protocol.messages import Announcement, Fetch, Hello, encode_announcement
+from gsync.protocol.messages import Announcement, Begin, Fetch, Hello, encode_announcement
 from gsync.store.memory import MemoryStore
 from gsync.transfer.answer import Answerer
 from gsync.transfer.history import forgotten_ids
@@ -197,6 +201,37 @@ def test_push_moves_the_ref_by_compare_and_swap() -> None:
     assert server.find_ref("main") == ours
 
 
+def test_a_push_moves_no_tag() -> None:
+    """A tag is made once: a second push of it is refused, also to a descendant."""
+    server, client = MemoryStore(), MemoryStore()
+    first = commit(client, {b"a": b"1"})
+    second = commit(client, {b"a": b"2"}, (first,))
+    push(server, contents(client, [second], []), [("tags/v1", None, first)])
+    with pytest.raises(Conflict, match="tag v1"):
+        push(server, [], [("tags/v1", first, second)])
+    assert server.list_refs() == {"tags/v1": first}
+
+
+def test_frames_that_arrived_are_held() -> None:
+    """Whoever begins again after a cut is told which contents need not come again."""
+    server, client = MemoryStore(), MemoryStore()
+    first = commit(client, random_tree(random.Random(7), 30))
+    frames = contents(client, [first], [])
+    sent = [frame for frame in frames if frame.type is FrameType.PACK]
+    assert len(sent) > 1
+
+    def cut() -> Iterator[Frame]:
+        yield from frames[:-1]
+        raise StreamBroken("cut")
+
+    begin = Begin(b"s" * 16, [])
+    assert answerer(server).begin(begin) == set()
+    with pytest.raises(StreamBroken):
+        answerer(server).frames(begin.session, cut())
+    assert answerer(server).begin(begin) == {frame.name for frame in sent}
+    assert answerer(server).begin(Begin(b"t" * 16, [])) == set()
+
+
 def refused(frames: Iterable[Frame], kind: type[GsyncError], store: MemoryStore | None = None):
     receiver = Receiver(store or MemoryStore())
     with pytest.raises(kind):
@@ -223,6 +258,16 @@ def test_escaping_paths_are_refused(path: bytes) -> None:
     manifest = Manifest((), (Collection("files", root, 1),), "e", 0, "m")
     oid = evil.put(Kind.MANIFEST, encode_manifest(manifest))
     refused(contents(evil, [oid], []), Invalid)
+
+
+def test_an_escaping_path_that_is_added_is_refused() -> None:
+    """A later manifest, of which only the difference is looked at, brings none either."""
+    for path in (b"../x", b".gsync/config.toml", b"/etc/passwd"):
+        store, target = MemoryStore(), MemoryStore()
+        first = commit(store, {b"zz": b"1"})
+        second = commit(store, {path: b"2", b"zz": b"1"}, (first,))
+        take_stream(Receiver(target), answerer(store).fetch(Fetch([first], [])))
+        refused(contents(store, [second], [first]), Invalid, target)
 
 
 def test_file_that_becomes_its_own_directory_is_refused() -> None:
@@ -447,3 +492,49 @@ def test_fetch_by_level_goes_on_where_it_was_cut() -> None:
         pass
     assert target.missing([wanted]) == set()
     assert set(source._bodies) - set(target._bodies) == set()
+
+
+def levels(source: MemoryStore, target: MemoryStore, wanted: ObjectId, spoil=lambda wants: wants):
+    """Fetch by level; `spoil` makes of what is asked for what comes."""
+    conversation = fetch_by_level(target, Receiver(target, by_level=True), [wanted], 16_384)
+    try:
+        wants = next(conversation)
+        while True:
+            wants = conversation.send(list(answerer(source).objects(spoil(wants))))
+    except StopIteration:
+        pass
+
+
+def test_nodes_by_id_make_a_map_as_building_would() -> None:
+    """A leaf that was split by hand has an id, and is refused all the same."""
+    source, target = MemoryStore(), MemoryStore()
+    entries = [(b"f%d" % i, put_file(source, b"%d" % i)) for i in range(4)]
+    parent = Internal(1, [], [], [], [])
+    for half in (entries[:2], entries[2:]):
+        keys, values = [key for key, _ in half], [value for _, value in half]
+        parent.keys.append(keys[-1])
+        parent.children.append(source.put(Kind.NODE, encode_leaf(keys, values)))
+        parent.rows.append(len(half))
+        parent.sizes.append(sum(map(len, keys + values)))
+    root = source.put(Kind.NODE, encode_internal(parent))
+    manifest = Manifest((), (Collection("files", root, 4),), "", 0, "")
+    wanted = source.put(Kind.MANIFEST, encode_manifest(manifest))
+    with pytest.raises(MapBroken):
+        levels(source, target, wanted)
+    assert target.missing([wanted]) == {wanted}
+
+
+def test_another_body_than_the_one_asked_for_is_refused() -> None:
+    """Ids are computed from what comes, so a server cannot pass one content off as another."""
+    source, target = MemoryStore(), MemoryStore()
+    wanted = commit(source, {b"a": b"asked for"})
+    other = source.put(Kind.BLOB, b"other")
+    asked = blob_id(b"asked for")
+    with pytest.raises(StreamBroken, match="unasked"):
+        levels(
+            source,
+            target,
+            wanted,
+            lambda wants: [(k, other if oid == asked else oid) for k, oid in wants],
+        )
+    assert target.missing([wanted]) == {wanted}
