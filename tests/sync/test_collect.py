@@ -87,6 +87,48 @@ def test_what_nothing_names_goes(store: SqliteStore) -> None:
     assert store.missing([loose, *line]) == {loose}
 
 
+def test_objects_are_in_the_file_when_a_ref_has_moved(tmp_path: Path) -> None:
+    """Whoever opens the file after a move finds what the ref names, though nobody flushed."""
+    with SqliteStore.create(tmp_path / "store.db") as store:
+        tip = commit(store, b"content")
+        move(store, "main", None, tip)
+        with SqliteStore.open(tmp_path / "store.db", read_only=True) as other:
+            assert other.find_ref("main") == tip
+            assert verify(other).problems == []
+
+
+def test_a_leased_manifest_stays_with_all_below_it(store: SqliteStore) -> None:
+    """What a push was told to leave out is kept until its lease ends."""
+    leased = commit(store, b"left out")
+    store.flush()
+    store.grant_lease("s", [leased], NOW_US + 2)
+    assert collect(store, NOW_US + 1).objects == 0
+    # It was there before the session began, so the session's floor did not keep it.
+    assert collect(store, NOW_US + 2).objects == 3
+    assert store.missing([leased]) == {leased}
+
+
+def test_what_came_in_an_open_session_stays(store: SqliteStore) -> None:
+    """A part that has arrived is kept while the push that it belongs to may go on."""
+    store.grant_lease("s", (), NOW_US + 2)
+    arrived = commit(store, b"first part")
+    store.flush()
+    assert collect(store, NOW_US + 1).objects == 0
+    assert store.missing([arrived]) == set()
+    store.drop_lease("s")
+    assert collect(store, NOW_US + 1).objects == 3
+
+
+def test_what_a_remote_was_last_seen_at_stays(store: SqliteStore) -> None:
+    """What was fetched and is not merged yet is no garbage."""
+    fetched = commit(store, b"theirs")
+    store.set_tracking("origin", {"main": fetched})
+    assert collect(store, NOW_US).objects == 0
+    store.renew()
+    store.set_tracking("origin", {})
+    assert collect(store, NOW_US).objects == 3
+
+
 def test_a_collection_between_two_parts_refuses_the_push(tmp_path: Path) -> None:
     """A part whose contents were there, dead, and were dropped in between, is not completed."""
     client = MemoryStore()
