@@ -161,6 +161,41 @@ def test_change_during_staging_is_refused(tmp_path, monkeypatch):
     assert os.listdir(live / ".gsync") == []
 
 
+def test_what_the_journal_tells_of_is_durable_first(tmp_path, monkeypatch):
+    """Contents are synced before the journal is, and it before it has its name: then all moves."""
+    new: Tree = {b"a": ("file", b"new"), b"big": ("file", b"big" * 100_000)}
+    store, live, changes = two_states(tmp_path, {b"a": ("file", b"old")}, new)
+    done: list[str] = []
+    sync, rename = os.fsync, os.rename
+
+    def name_of(fd):
+        # Read by stat: /proc has no names of descriptors on other systems.
+        found = os.fstat(fd)
+        for path in sorted((live / ".gsync").rglob("*")):
+            if os.path.samestat(path.lstat(), found):
+                return path.name
+        return "other"
+
+    def noting_sync(fd):
+        done.append(f"sync {name_of(fd)}")
+        sync(fd)
+
+    def noting_rename(source, target, **kwargs):
+        name = os.fsdecode(os.path.basename(target))
+        done.append("named" if name == "journal" else "moved")
+        rename(source, target, **kwargs)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    monkeypatch.setattr(os, "rename", noting_rename)
+    apply_changes(live, changes, store, live / ".gsync")
+    before = done[: done.index("named")]
+    assert {"sync 0", "sync 1", "sync journal.tmp"} <= set(before)
+    assert before[-1] == "sync journal.tmp"
+    assert "moved" not in before
+    assert done.count("moved") == 2
+    assert harvest(live) == new
+
+
 @pytest.mark.parametrize("when", ["before", "during"])
 def test_planted_link_leads_nowhere(tmp_path, monkeypatch, when):
     """A link in place of a directory stops the checkout; nothing is written behind it."""

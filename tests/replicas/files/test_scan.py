@@ -194,23 +194,43 @@ def test_unreadable_is_an_error_and_no_deletion(tmp_path):
     plant(tmp_path, files({"ok": "1", "dir/x": "1", "file": "1"}))
     os.chmod(tmp_path / "dir", 0)
     os.chmod(tmp_path / "file", 0)
-    for parent in [tmp_path, *tmp_path.parents][:-2]:
+    assert unreadable_without_rights(tmp_path, MemoryStore()) == [b"dir", b"file"]
+    os.chmod(tmp_path / "dir", 0o755)
+
+
+def test_unreadable_below_an_excluded_directory(tmp_path):
+    """Tracked paths that nothing but the base leads to are not taken for deleted either."""
+    store = MemoryStore()
+    plant(tmp_path, files({"out/deep/x": "1", "ok": "1"}))
+    root = snapshot(tmp_path, store)
+    plant(tmp_path, files({".gsyncignore": "out/\n"}))
+    assert [c.key for c in scan(tmp_path, store, root).changes] == [b".gsyncignore"]
+    os.chmod(tmp_path / "out", 0)
+    assert b"out/deep" in unreadable_without_rights(tmp_path, store, root)
+    os.chmod(tmp_path / "out", 0o755)
+
+
+def unreadable_without_rights(folder, *arguments):
+    """Return what a scan cannot read in a process that is nobody's."""
+    for parent in [folder, *folder.parents][:-2]:
         if os.geteuid() == 0:
             os.chmod(parent, os.stat(parent).st_mode | 0o555)
+    reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        status = 1
         try:
             if os.geteuid() == 0:
                 os.setgid(65534)
                 os.setuid(65534)
-            scan(tmp_path, MemoryStore())
+            scan(folder, *arguments)
         except Unreadable as error:
-            status = 0 if error.paths == [b"dir", b"file"] else 2
+            os.write(writer, b"\n".join(error.paths))
         finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    os.chmod(tmp_path / "dir", 0o755)
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    with open(reader, "rb") as pipe:
+        return pipe.read().split(b"\n")
 
 
 def test_missing_root_is_an_error(tmp_path):
