@@ -172,6 +172,19 @@ def test_rows_that_no_manifest_has_stop_a_cascade(tmp_path: Path) -> None:
     assert second.rows("SELECT owner FROM notes") == []
 
 
+def test_a_unique_value_that_is_taken_names_both_rows(tmp_path: Path) -> None:
+    schema = "CREATE TABLE users (id INTEGER PRIMARY KEY NOT NULL, name TEXT UNIQUE, role TEXT);"
+    first, second = two_sides(tmp_path, schema, ROWS, CONFIG)
+    first.sql("INSERT INTO users VALUES (4, 'Dee', 'user')")
+    first.send()
+    second.sql("INSERT INTO users VALUES (9, 'Dee', 'user')")
+    before = second.rows("SELECT * FROM users ORDER BY id")
+    message, _ = refused(second.folder, "pull", code=5)
+    for word in ("users(4)", "name='Dee'", "users(9)"):
+        assert word in message
+    assert second.rows("SELECT * FROM users ORDER BY id") == before
+
+
 PARENT = "CREATE TABLE u (id int PRIMARY KEY, email text UNIQUE);"
 
 

@@ -194,6 +194,24 @@ def test_an_update_is_as_fine_as_the_encoding(tmp_path: Path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("declared", "old", "new"),
+    [
+        ("NUMERIC TEXT", "1.0", "1.00"),
+        ("TEXT COLLATE NOCASE", "a", "A"),
+        ("TEXT COLLATE RTRIM", "a", "a "),
+        ("JSON", '"1"', "1"),
+        ("BLOB", b"", None),
+        ("DOUBLE", 0.1, 0.1 + 2e-17),
+    ],
+)
+def test_a_change_that_sql_takes_for_none_is_written(tmp_path: Path, declared, old, new):
+    """Each alone: a row is updated for any of its cells, and one would hide another."""
+    schema = [f"CREATE TABLE t (k INT PRIMARY KEY, v {declared})"]
+    moved = move(Kept(), tmp_path, schema, {"t": [(1, old)]}, {"t": [(1, new)]})
+    assert moved.proved and moved.counts == {"t": (0, 1, 0)}
+
+
 def test_keys_in_another_spelling_find_their_rows(tmp_path: Path):
     """The file keeps the spelling that it has."""
     schema = ["CREATE TABLE t (k UUID PRIMARY KEY, w TIMESTAMPTZ, v TEXT)"]
