@@ -44,7 +44,7 @@ def move_folder(
     """Bring folder and databases from manifest `old` to `new`, then move `main`.
 
     Databases first, each in one transaction that can still refuse, then the folder, whose
-    unsaved changes were looked at before.
+    unsaved changes were looked at before. A bare store has neither.
 
     Returns:
         What was written into each database, by its name.
@@ -53,6 +53,9 @@ def move_folder(
         ReplicaChanged: unsaved changes are in the way; nothing was changed.
         RowsChanged: the same, in a table.
     """
+    if repo.bare:
+        repo.move("main", old, new, why)
+        return {}
     changes = list(_between(repo, old, new))
     moves = _plan_databases(repo, old, new) if databases else []
     if moves:

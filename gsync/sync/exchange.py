@@ -437,7 +437,7 @@ def pull(
         RowsChanged: the same, in a table.
     """
     from gsync.sync.checkout import move_folder
-    from gsync.sync.merging import check_no_merge, merge
+    from gsync.sync.merging import check_finished, check_no_merge, merge
 
     check_no_merge(repo)
     exchange = _Exchange(repo, remote, connection)
@@ -465,6 +465,7 @@ def pull(
             applied=merged.applied or {},
             conflicts=merged.conflicts,
         )
+    check_finished(repo, theirs, f"{remote}/main")
     before, after = repo.manifest(head), repo.manifest(theirs)
     changes = diff_manifests(repo.store, before, after)
     applied: dict[str, Applied] = {}

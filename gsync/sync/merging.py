@@ -119,6 +119,15 @@ def check_no_merge(repo: Repository) -> None:
         raise MergeUnfinished(unfinished.name)
 
 
+def check_finished(repo: Repository, oid: ObjectId, name: str) -> None:
+    """Raise Invalid if manifest `oid` is an unfinished merge, whose conflicts nobody decided."""
+    if get_manifest(repo.store, oid).find(CONFLICTS) is not None:
+        raise Invalid(
+            f"{name} is an unfinished merge, and history does not build on one",
+            hint="merge again what it merged: 'gsync show' names it, as its second parent",
+        )
+
+
 def find_unfinished(repo: Repository) -> Unfinished | None:
     """Return the merge that waits, or None."""
     oid = repo.store.tracking(TRACKED).get("unfinished")
@@ -155,9 +164,11 @@ def merge(
     Raises:
         MergeUnfinished: another merge is not finished.
         Unrelated: the two have nothing in common.
+        Invalid: `theirs` is an unfinished merge.
         ReplicaChanged, RowsChanged: unsaved changes are in the way; nothing was changed.
     """
     check_no_merge(repo)
+    check_finished(repo, theirs, name)
     ours = repo.head()
     if ours is None or is_ancestor(repo.store, ours, theirs):
         return Merged(None) if dry_run else _forward(repo, ours, theirs, name, databases, accept)
@@ -209,9 +220,6 @@ def _finish(
 
     oid = repo.store.put(Kind.MANIFEST, encode_manifest(manifest))
     repo.store.flush()
-    if repo.bare:
-        repo.move("main", ours, oid, f"merge {name}")
-        return Merged(oid)
     applied = move_folder(repo, ours, oid, why=f"merge {name}", databases=databases, accept=accept)
     return Merged(oid, 0, applied)
 
@@ -478,8 +486,9 @@ def _check_tree(repo: Repository, manifest: Manifest) -> None:
         ) from error
 
 
-def abort_merge(repo: Repository) -> Unfinished:
+def abort_merge(repo: Repository, *, dry_run: bool = False) -> Unfinished:
     """Drop an unfinished merge; nothing live was touched by it. The caller holds the lock."""
     unfinished = _need_unfinished(repo)
-    repo.store.set_tracking(TRACKED, {})
+    if not dry_run:
+        repo.store.set_tracking(TRACKED, {})
     return unfinished

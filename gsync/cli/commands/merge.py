@@ -110,6 +110,8 @@ def resolve(
         if side == "delete":
             how = "edited"
         elif file is not None:
+            if name != "files":
+                raise Invalid("--file decides a file", hint="a row has --cell, --ours, --theirs")
             value = file_value(repo, app.directory / file)
         elif cells:
             value = cells_value(repo, wanted[0], cells)
@@ -162,8 +164,7 @@ def merge(
     accepted = split_names(accept)
     with app.open() as repo, repo.writing("gsync merge"):
         if abort:
-            unfinished = merging.find_unfinished(repo) if dry_run else merging.abort_merge(repo)
-            name = unfinished.name if unfinished else ""
+            name = merging.abort_merge(repo, dry_run=dry_run).name
             found = merging.Merged(None)
         elif go_on:
             name = "the rest"
