@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from gsync.errors import Invalid, NotFound
-from gsync.objects.encoding import Reference
 from gsync.objects.model import FILES
 from gsync.objects.oid import Kind
 from gsync.sync.comparetables import split_collection
 from gsync.sync.merging import find_unfinished, list_conflicts, read_side
 from gsync.sync.repository import Repository
 from gsync.sync.tables import content_loader, find_table, get_schema
+from gsync.transfer.history import get_manifest, merge_base
 from gsync.views.files import EntryType, FileEntry, encode_entry
 from gsync.views.rows.keys import encode_key
+from gsync.views.rows.merge import RowMerger
 from gsync.views.rows.texts import parse_cell
-from gsync.views.rows.values import SPILL_CELL_BYTES, decode_row, encode_row, load_cell, spill_to
+from gsync.views.rows.values import spill_to
 
 
 def find_collection(repo: Repository, text: str) -> str:
@@ -35,7 +37,7 @@ def find_collection(repo: Repository, text: str) -> str:
 
 
 def row_key(repo: Repository, collection: str, text: str) -> bytes:
-    """Return the key of a row: the texts of its key columns, with commas between.
+    """Return the key of a row: the texts of its key columns, with commas between, or as JSON.
 
     Raises:
         Invalid: it is no key of that table.
@@ -45,12 +47,23 @@ def row_key(repo: Repository, collection: str, text: str) -> bytes:
     if found is None or split_collection(collection) is None:
         raise Invalid(f"{collection} is no table", hint="'gsync conflicts' lists what is open")
     schema = get_schema(repo.store, found)
-    parts = [text] if len(schema.key) == 1 else text.split(",")
+    parts = [text] if len(schema.key) == 1 else _split_key(text)
     if len(parts) != len(schema.key):
         names = ", ".join(name for name, _ in schema.key)
         raise Invalid(f"the key of {schema.table} is ({names}): expected {len(schema.key)} values")
     types = [type_ for _, type_ in schema.key]
     return encode_key(types, [parse_cell(t, p) for t, p in zip(types, parts, strict=True)])
+
+
+def _split_key(text: str) -> list[str]:
+    """Return the parts of a key: of a JSON array, as 'conflicts --json' has it, or by commas."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if type(found) is not list:
+        return text.split(",")
+    return [part if type(part) is str else json.dumps(part) for part in found]
 
 
 def file_value(repo: Repository, path: Path) -> bytes:
@@ -72,7 +85,7 @@ def file_value(repo: Repository, path: Path) -> bytes:
 
 
 def cells_value(repo: Repository, wanted: tuple[str, bytes | None], cells: Sequence[str]) -> bytes:
-    """Return the row of ours with some cells taken from other sides.
+    """Return the row with what merges, cells that clash as ours has them, and some as told.
 
     Args:
         cells: `COLUMN=SIDE` each; SIDE is ours, theirs or base.
@@ -90,27 +103,26 @@ def cells_value(repo: Repository, wanted: tuple[str, bytes | None], cells: Seque
     if kept is None or key is None or table is None or split_collection(name) is None:
         raise NotFound("no such row is in conflict", hint="'gsync conflicts' lists what is")
     schema = get_schema(repo.store, table)
-    load = content_loader(repo.store)
-    slots = {column.name: column for column in schema.live}
-    rows = {}
-    for side in ("ours", "theirs", "base"):
-        body = read_side(repo, unfinished, kept, side)
-        rows[side] = decode_row(body, schema.width) if body is not None else None
-    row = rows["ours"]
-    if row is None or rows["theirs"] is None:
+    sides = {side: read_side(repo, unfinished, kept, side) for side in ("base", "ours", "theirs")}
+    if sides["ours"] is None or sides["theirs"] is None:
         raise Invalid("one side deleted this row: take --ours or --theirs as a whole")
-    row = list(row)
+    taken = {}
     for text in cells:
         column, _, side = text.partition("=")
-        source = rows.get(side)
-        if column not in slots or source is None:
+        if column not in {c.name for c in schema.live} or sides.get(side) is None:
             raise Invalid(
                 f"{text!r}: expected COLUMN=SIDE, with a column of {schema.table} and one of"
                 " ours, theirs, base that has the row"
             )
-        row[slots[column].slot] = source[slots[column].slot]
-    for slot_column in schema.live:
-        cell = row[slot_column.slot]
-        if type(cell) is Reference and cell.length <= SPILL_CELL_BYTES:
-            row[slot_column.slot] = load_cell(slot_column.type, cell, load)
-    return encode_row(row, spill_to(repo.store.put))
+        taken[column] = side
+    schemas = []
+    base = merge_base(repo.store, unfinished.ours, unfinished.theirs)
+    for oid in (base, unfinished.ours, unfinished.theirs):
+        found = get_manifest(repo.store, oid).find(name) if oid is not None else None
+        schemas.append(get_schema(repo.store, found) if found is not None else None)
+    before, ours, theirs = schemas
+    assert ours is not None and theirs is not None  # both have the row
+    merger = RowMerger(
+        before, ours, theirs, schema, content_loader(repo.store), spill_to(repo.store.put)
+    )
+    return merger.choose(sides["base"], sides["ours"], sides["theirs"], taken)

@@ -189,3 +189,79 @@ def test_rows_merge_by_cell(tmp_path: Path) -> None:
     gsync_in(one, "pull")
     assert rows("one") == expected
     assert json_in(one, "snapshot")["manifest"] is None
+
+
+def test_an_unfinished_merge_is_not_built_on(pair: tuple[Path, Path]) -> None:
+    """Its manifest can be named, but neither merged nor moved to: nobody decided it."""
+    one, two = pair
+    record(one, text=b"ours\n")
+    gsync_in(one, "push")
+    record(two, text=b"theirs\n")
+    gsync_in(two, "pull", code=1)
+    gsync_in(two, "tag", "half", "merge/unfinished")
+    assert "merge of origin/main" in gsync_in(two, "merge", "--abort", "--dry-run").text
+    gsync_in(two, "merge", "--abort")
+    refused(two, "merge", "--abort", "--dry-run", code=4)
+    message, _ = refused(two, "merge", "half", code=2)
+    assert "unfinished" in message
+    record(two, kept=b"on top\n")
+    refused(two, "merge", "half", code=2)
+    gsync_in(two, "pull", code=1)
+
+
+def test_bare_store_merges_without_a_folder(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """In a bare store HEAD moves, forward or by a merge, and no file is written."""
+    one, _ = pair
+    gsync_in(tmp_path, "init", "--bare", "bare")
+    bare = tmp_path / "bare"
+    gsync_in(bare, "remote", "add", "origin", str(one))
+    before = sorted(path.name for path in bare.iterdir())
+    gsync_in(bare, "fetch")
+    gsync_in(bare, "merge", "origin/main")
+    assert sorted(path.name for path in bare.iterdir()) == before
+    record(one, text=b"new\n")
+    gsync_in(bare, "fetch")
+    gsync_in(bare, "merge", "origin/main")
+    assert sorted(path.name for path in bare.iterdir()) == before
+    assert gsync_in(bare, "cat", "HEAD:text").out == b"new\n"
+
+
+def test_rows_in_conflict_are_decided_by_what_fits(tmp_path: Path) -> None:
+    """--cell keeps what merges of the row, a file is no row, and any key can be named."""
+
+    def run(name: str, *statements: str) -> None:
+        with sqlite3.connect(tmp_path / f"{name}.db") as db:
+            for statement in statements:
+                db.execute(statement)
+        db.close()
+
+    table = "CREATE TABLE t (k TEXT NOT NULL, n INTEGER NOT NULL, a TEXT, b TEXT, c TEXT,"
+    table += " PRIMARY KEY (k, n))"
+    run("one", table, "INSERT INTO t VALUES ('x,y', 1, 'a', 'b', 'c'), ('z', 2, 'a', 'b', 'c')")
+    run("two", table)
+    one, two = make_repository(tmp_path / "one", {}), tmp_path / "two"
+    gsync_in(one, "db", "add", f"sqlite:///{tmp_path}/one.db", "--yes")
+    gsync_in(one, "snapshot")
+    gsync_in(tmp_path, "init", "--bare", "there")
+    gsync_in(one, "remote", "add", "origin", str(tmp_path / "there"))
+    gsync_in(one, "push")
+    gsync_in(tmp_path, "clone", str(tmp_path / "there"), "two")
+    gsync_in(two, "db", "add", f"sqlite:///{tmp_path}/two.db", "--yes")
+    gsync_in(two, "db", "restore", "HEAD")
+    run("one", "UPDATE t SET a = 'one', b = 'one'")
+    run("two", "UPDATE t SET a = 'two', c = 'two'")
+    gsync_in(one, "snapshot")
+    gsync_in(one, "push")
+    gsync_in(two, "sync", code=1)
+    (tmp_path / "row").write_bytes(b"no row")
+    message, _ = refused(two, "resolve", "--in", "t", "z,2", "--file", "../row", code=2)
+    assert "--file decides a file" in message
+    gsync_in(two, "resolve", "--in", "t", "z,2", "--cell", "a=theirs")
+    gsync_in(two, "resolve", "--in", "t", '["x,y", 1]', "--cell", "a=ours")
+    gsync_in(two, "merge", "--continue")
+    with sqlite3.connect(tmp_path / "two.db") as db:
+        found = db.execute("SELECT * FROM t ORDER BY n").fetchall()
+    db.close()
+    assert found == [("x,y", 1, "two", "one", "two"), ("z", 2, "one", "one", "two")]
+    assert json_in(two, "verify")["problems"] == []
+    assert json_in(two, "snapshot")["manifest"] is None

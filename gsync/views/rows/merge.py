@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import zip_longest
 from typing import TypeVar
@@ -81,6 +81,29 @@ class RowMerger:
     def list_clashes(self, base: bytes | None, ours: bytes, theirs: bytes) -> list[str]:
         """Return the columns in which two edits of a row do not go together."""
         return self._merge(base, ours, theirs)[1]
+
+    def choose(
+        self, base: bytes | None, ours: bytes, theirs: bytes, sides: Mapping[str, str]
+    ) -> bytes:
+        """Return the merged row with the cells of some columns from `base`, `ours` or `theirs`.
+
+        Cells that clash and are not in `sides` are those of ours.
+        """
+        cells, clashes = self._merge(base, ours, theirs)
+        rows = {
+            "base": self._cells(base, self._widths[0]) if base is not None else cells,
+            "ours": self._cells(ours, self._widths[1]),
+            "theirs": self._cells(theirs, self._widths[2]),
+        }
+        for slot, name, type_, known in self._columns:
+            side = sides.get(name) or ("ours" if name in clashes else None)
+            if side is None:
+                continue
+            found = rows[side][slot] if known or side != "base" else None
+            if type(found) is Reference and found.length <= SPILL_CELL_BYTES:
+                found = load_cell(type_, found, self._load)
+            cells[slot] = found
+        return encode_row(cells, self._spill)
 
     def _deleted(self, base: bytes | None, ours: bytes | None, theirs: bytes | None) -> Combined:
         kept = ours if theirs is None else theirs
