@@ -372,6 +372,14 @@ def check_forgettable(store: SqliteStore, oid: ObjectId) -> ObjectId:
     for remote in store.list_remotes():
         if oid in store.tracking(remote).values():
             raise Invalid(f"{oid.hex()[:12]} is where {remote} was last seen, and stays")
+    unfinished = store.tracking("merge").get("unfinished")
+    if unfinished is not None:
+        parents = get_manifest(store, unfinished).parents
+        if oid in parents and store.find_ref("main") == parents[0]:
+            raise Invalid(
+                f"{oid.hex()[:12]} is one side of a merge that is not finished, and stays",
+                hint="'gsync merge --continue' or '--abort' ends it",
+            )
     return oid
 
 

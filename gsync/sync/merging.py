@@ -392,8 +392,9 @@ def resolve(
     kept = list(list_conflicts(repo, unfinished))
     chosen = set(wanted) or {(k.collection, k.key) for k in kept if k.resolution is None}
     for name, key in chosen - {(k.collection, k.key) for k in kept}:
-        shown = name if key is None else show_path(key)
-        raise NotFound(f"{shown} is not in conflict", hint="'gsync conflicts' lists what is")
+        raise NotFound(
+            f"{_show_key(name, key)} is not in conflict", hint="'gsync conflicts' lists what is"
+        )
     done = [k._replace(resolution=side) if (k.collection, k.key) in chosen else k for k in kept]
     manifest = unfinished.manifest
     for before, after in zip(kept, done, strict=True):
@@ -402,6 +403,16 @@ def resolve(
             manifest = _decide(repo, manifest, after, decided)
     _keep(repo, manifest, done)
     return [k for k in done if (k.collection, k.key) in chosen]
+
+
+def _show_key(name: str, key: bytes | None) -> str:
+    if key is None:
+        return name
+    if name == FILES:
+        return show_path(key)
+    from gsync.views.rows.show import show_row
+
+    return show_row(f"{name} ", key)
 
 
 def _need_unfinished(repo: Repository) -> Unfinished:
@@ -461,7 +472,15 @@ def continue_merge(
     _check_tree(repo, manifest)
     if dry_run:
         return Merged(None)
-    merged = _finish(repo, unfinished.ours, manifest, unfinished.name, databases, accept)
+    try:
+        merged = _finish(repo, unfinished.ours, manifest, unfinished.name, databases, accept)
+    except Conflict as error:
+        if error.hint and "snapshot" in error.hint:  # which waits for the merge to end
+            error.hint = (
+                "undo or move them and try again; or save them: 'gsync merge --abort', which drops"
+                " the resolutions, 'gsync snapshot', and merge again"
+            )
+        raise
     repo.store.set_tracking(TRACKED, {})
     return merged
 

@@ -33,7 +33,18 @@ def find_collection(repo: Repository, text: str) -> str:
     names = {kept.collection for kept in list_conflicts(repo, unfinished)}
     if text in names or text == FILES:
         return text
-    return find_table(unfinished.manifest, text).name
+    # A table that ours has dropped is not in the merged manifest.
+    ends = [name for name in names if name.endswith(f"/{text}")]
+    return ends[0] if len(ends) == 1 else find_table(unfinished.manifest, text).name
+
+
+def is_whole(repo: Repository, collection: str) -> bool:
+    """Return whether it is that collection as a whole that is in conflict, not keys in it."""
+    unfinished = find_unfinished(repo)
+    return unfinished is not None and any(
+        kept.collection == collection and kept.key is None
+        for kept in list_conflicts(repo, unfinished)
+    )
 
 
 def row_key(repo: Repository, collection: str, text: str) -> bytes:

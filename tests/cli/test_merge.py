@@ -265,3 +265,56 @@ def test_rows_in_conflict_are_decided_by_what_fits(tmp_path: Path) -> None:
     assert found == [("x,y", 1, "two", "one", "two"), ("z", 2, "one", "one", "two")]
     assert json_in(two, "verify")["problems"] == []
     assert json_in(two, "snapshot")["manifest"] is None
+
+
+def test_unsaved_changes_at_the_end_of_a_merge(pair: tuple[Path, Path]) -> None:
+    """They stay, and the hint names a way that is open; both sides are kept until the end."""
+    one, two = pair
+    record(one, text=b"ours\n")
+    gsync_in(one, "push")
+    record(two, text=b"theirs\n")
+    gsync_in(two, "pull", code=1)
+    theirs = json_in(two, "conflicts")["theirs"]
+    record(one, kept=b"later\n")
+    gsync_in(one, "push")
+    gsync_in(two, "fetch")
+    message, _ = refused(two, "forget", theirs, "--reason", "x", code=2)
+    assert "merge that is not finished" in message
+    gsync_in(two, "resolve", "text", "--theirs")
+    (two / "text").write_bytes(b"unsaved\n")
+    _, hint = refused(two, "merge", "--continue", code=5)
+    assert "gsync merge --abort" in hint
+    assert (two / "text").read_bytes() == b"unsaved\n"
+    (two / "text").write_bytes(b"theirs\n")
+    gsync_in(two, "merge", "--continue")
+    assert (two / "text").read_bytes() == b"ours\n"
+
+
+def test_a_whole_table_goes_by_its_short_name(tmp_path: Path) -> None:
+    """A table that one side has dropped and the other changed is decided as a whole."""
+    for name in ("one", "two"):
+        with sqlite3.connect(tmp_path / f"{name}.db") as db:
+            db.execute("CREATE TABLE t (k INTEGER PRIMARY KEY NOT NULL)")
+        db.close()
+    one, two = make_repository(tmp_path / "one", {}), tmp_path / "two"
+    gsync_in(one, "db", "add", f"sqlite:///{tmp_path}/one.db", "--yes")
+    gsync_in(one, "snapshot")
+    gsync_in(tmp_path, "init", "--bare", "there")
+    gsync_in(one, "remote", "add", "origin", str(tmp_path / "there"))
+    gsync_in(one, "push")
+    gsync_in(tmp_path, "clone", str(tmp_path / "there"), "two")
+    gsync_in(two, "collection", "remove", "db/main/t")
+    with sqlite3.connect(tmp_path / "one.db") as db:
+        db.execute("INSERT INTO t VALUES (7)")
+    db.close()
+    gsync_in(one, "snapshot")
+    gsync_in(one, "push")
+    gsync_in(two, "pull", code=1)
+    (conflict,) = json_in(two, "conflicts")["conflicts"]
+    assert (conflict["kind"], conflict["key"]) == ("delete/edit", None)
+    gsync_in(two, "resolve", "--in", "t", "t", "--theirs")
+    message, _ = refused(two, "resolve", "--in", "t", "7", "--ours", code=4)
+    assert message.isprintable()
+    assert "7" in message
+    gsync_in(two, "merge", "--continue")
+    assert "db/main/t: 1 row" in gsync_in(two, "show").text

@@ -87,7 +87,7 @@ def resolve(
 ) -> None:
     """Decide conflicts of an unfinished merge; nothing live is touched yet."""
     from gsync.sync import merging
-    from gsync.sync.resolving import cells_value, file_value, find_collection, row_key
+    from gsync.sync.resolving import cells_value, file_value, find_collection, is_whole, row_key
 
     if sum((side is not None, file is not None, bool(cells))) != 1:
         raise Invalid("give one of --ours, --theirs, --base, --delete, --file and --cell")
@@ -99,7 +99,7 @@ def resolve(
         name = find_collection(repo, collection)
         wanted: list[tuple[str, bytes | None]] = []
         for text in keys:
-            if text == name and name != "files":
+            if text in (name, collection) and is_whole(repo, name):
                 wanted.append((name, None))
             elif name == "files":
                 wanted.append((name, app.key(repo, text)))
