@@ -456,8 +456,8 @@ def pull(
             accept=accept,
             dry_run=dry_run,
         )
-        after_id = merged.oid or head
-        before, after = repo.manifest(head), repo.manifest(after_id)
+        after_id = merged.oid or (theirs if merged.would and not merged.conflicts else head)
+        before, after = repo.manifest(head), merged.would or repo.manifest(after_id)
         found = exchange.result("main", head, after_id, diff_manifests(repo.store, before, after))
         return replace(
             found,

@@ -84,11 +84,13 @@ class Merged:
         oid: The new manifest, or None while there are conflicts, or nothing to merge.
         conflicts: How many there are.
         applied: What was written into databases.
+        would: In a dry run, the manifest that it would be, ours where there are conflicts.
     """
 
     oid: ObjectId | None
     conflicts: int = 0
     applied: dict[str, Applied] | None = None
+    would: Manifest | None = None
 
 
 class MergeUnfinished(Conflict):
@@ -185,7 +187,7 @@ def merge(
         message=f"merge {name}",
     )
     if dry_run:
-        return Merged(None, len(conflicts))
+        return Merged(None, len(conflicts), would=manifest)
     if conflicts:
         _keep(repo, manifest, conflicts)
         return Merged(None, len(conflicts))

@@ -49,6 +49,9 @@ def test_independent_edits_combine(pair: tuple[Path, Path]) -> None:
     message, hint = refused(two, "push", code=5)
     assert "somebody pushed first" in message
     assert "gsync sync origin" in hint
+    would = json_in(two, "pull", "--dry-run")
+    assert {c["key"] for c in would["changes"]} == {"gone", "new1", "text"}
+    assert files(two)["gone"] == b"gone\n"
     gsync_in(two, "sync")
     gsync_in(one, "pull")
     merged = LINES.replace(b"line 3\n", b"three\n").replace(b"line 15\n", b"fifteen\n")

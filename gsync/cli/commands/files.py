@@ -108,7 +108,8 @@ def _status_lines(app: App, found: object) -> Iterator[str]:
         yield ""
         yield from status_lines(app, found.changes)
         yield ""
-        yield "Record this with 'gsync snapshot -m TEXT'."
+        if found.merge is None:
+            yield "Record this with 'gsync snapshot -m TEXT'."
     else:
         yield "Nothing changed in the folder." if found.databases else "Nothing changed."
     yield from notices(app, found.notices)
