@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gsync.cli.app import App
@@ -11,17 +11,30 @@ from gsync.objects.model import FILES
 from gsync.paths import show_path
 
 if TYPE_CHECKING:
+    from gsync.sync.resolving import CellClash
     from gsync.views.conflicts import StoredConflict as Kept
 
 
-def conflict_json(kept: Kept) -> dict[str, Any]:
+def conflict_json(kept: Kept, clashes: Sequence[CellClash] = ()) -> dict[str, Any]:
     """Return one conflict as JSON documents have it."""
-    return {
+    document: dict[str, Any] = {
         "collection": kept.collection,
         "key": None if kept.key is None else _key_json(kept),
         "kind": kept.kind,
         "resolution": kept.resolution,
     }
+    if clashes:
+        from gsync.views.rows.texts import json_cell
+
+        document["cells"] = {
+            clash.column: {
+                "base": json_cell(clash.type, clash.base),
+                "ours": json_cell(clash.type, clash.ours),
+                "theirs": json_cell(clash.type, clash.theirs),
+            }
+            for clash in clashes
+        }
+    return document
 
 
 def _key_json(kept: Kept) -> Any:
@@ -35,12 +48,18 @@ def _key_json(kept: Kept) -> Any:
     return [json_cell(guess_type(cell), cell) for cell in decode_key(kept.key)]
 
 
-def conflict_lines(app: App, found: Iterable[Kept]) -> Iterator[str]:
-    """Yield a line a conflict, and for rows the columns that clash."""
-    for kept in found:
+def conflict_lines(app: App, found: Iterable[tuple[Kept, Sequence[CellClash]]]) -> Iterator[str]:
+    """Yield a line a conflict, and below a row the cells that clash, as both sides have them."""
+    for kept, clashes in found:
         state = style(app, f"resolved: {kept.resolution}", "green") if kept.resolution else ""
         state = state or style(app, kept.kind, "red")
         yield f"{state}  {shown_conflict(kept)}"
+        if kept.resolution is None and clashes:
+            from gsync.views.rows.show import show_cell
+
+            for clash in clashes:
+                ours, theirs = (show_cell(c, clash.type) for c in (clash.ours, clash.theirs))
+                yield f"    {clash.column}: ours {ours}, theirs {theirs}"
 
 
 def shown_conflict(kept: Kept) -> str:

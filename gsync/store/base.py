@@ -184,9 +184,19 @@ class Refs(Protocol):
         ...
 
     def move_refs(
-        self, moves: Sequence[RefMove], *, time_us: int, actor: str, why: str
+        self,
+        moves: Sequence[RefMove],
+        *,
+        time_us: int,
+        actor: str,
+        why: str,
+        states: Mapping[str, bytes | None] | None = None,
     ) -> list[LogEntry]:
         """Move all of `moves` or none, and append one log entry each, in one transaction.
+
+        Args:
+            states: Saved in the same transaction, as `set_states` does: what has to be true
+                exactly when the refs have moved.
 
         Raises:
             RefMoved: a ref is not at its `old`; nothing was changed.

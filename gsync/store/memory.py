@@ -87,7 +87,13 @@ class MemoryStore:
         return dict(sorted(self._refs.items()))
 
     def move_refs(
-        self, moves: Sequence[RefMove], *, time_us: int, actor: str, why: str
+        self,
+        moves: Sequence[RefMove],
+        *,
+        time_us: int,
+        actor: str,
+        why: str,
+        states: Mapping[str, bytes | None] | None = None,
     ) -> list[LogEntry]:
         for move in moves:
             if self._refs.get(move.name) != move.old:
@@ -102,6 +108,7 @@ class MemoryStore:
                 self._refs.pop(move.name, None)
             else:
                 self._refs[move.name] = move.new
+        self.set_states(states or {})
         return entries
 
     def list_log(self, after: int = 0, limit: int | None = None) -> list[LogEntry]:

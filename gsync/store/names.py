@@ -40,7 +40,13 @@ class SqliteNames(SqliteFile):
         return {name: ObjectId(target) for name, target in rows}
 
     def move_refs(
-        self, moves: Sequence[RefMove], *, time_us: int, actor: str, why: str
+        self,
+        moves: Sequence[RefMove],
+        *,
+        time_us: int,
+        actor: str,
+        why: str,
+        states: Mapping[str, bytes | None] | None = None,
     ) -> list[LogEntry]:
         self.flush()
         with self._writing("moving refs") as db:
@@ -57,6 +63,7 @@ class SqliteNames(SqliteFile):
                 "INSERT INTO ref (name, target) VALUES (?, ?)",
                 [(name, new) for name, new in targets.items() if new is not None],
             )
+            self._save("state", "name", "value", states or {})
             self._count_up("roots")
         self._collections_seen = None
         return entries

@@ -75,8 +75,7 @@ def move_folder(
         if not committed and not (repo.workdir / "journal").exists():
             repo.store.set_states({_PENDING: None})
         raise
-    repo.move("main", old, new, why)
-    repo.store.set_states({_PENDING: None})
+    repo.move("main", old, new, why, {_PENDING: None})
     return done
 
 

@@ -119,6 +119,8 @@ def check_no_merge(repo: Repository) -> None:
     unfinished = find_unfinished(repo)
     if unfinished is not None:
         raise MergeUnfinished(unfinished.name)
+    if repo.store.tracking(TRACKED):  # finished, and cut off before this was dropped
+        repo.store.set_tracking(TRACKED, {})
 
 
 def check_finished(repo: Repository, oid: ObjectId, name: str) -> None:

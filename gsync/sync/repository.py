@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -162,10 +162,25 @@ class Repository:
         """Return whom new manifests name as their author."""
         return self.config.author or local_user()
 
-    def move(self, name: str, old: ObjectId | None, new: ObjectId | None, why: str) -> None:
-        """Move one ref by compare-and-swap, and log it; the actor is the local user."""
+    def move(
+        self,
+        name: str,
+        old: ObjectId | None,
+        new: ObjectId | None,
+        why: str,
+        states: Mapping[str, bytes | None] | None = None,
+    ) -> None:
+        """Move one ref by compare-and-swap, and log it; the actor is the local user.
+
+        Args:
+            states: What is saved with it, in one transaction.
+        """
         self.store.move_refs(
-            [RefMove(name, old, new)], time_us=now_us(), actor=local_user(), why=why
+            [RefMove(name, old, new)],
+            time_us=now_us(),
+            actor=local_user(),
+            why=why,
+            states=states,
         )
 
 
@@ -390,9 +405,8 @@ def snapshot(
     if dry_run:
         return Snapshot(None, manifest, changes, found.notices, 0, 0, counts)
     oid = repo.store.put(Kind.MANIFEST, encode_manifest(manifest))
-    repo.move("main", head, oid, "snapshot")
-    if tables:
-        repo.store.set_states(tables.marks)
+    # With the ref, not after it: a table whose mark is not HEAD's is not recorded again.
+    repo.move("main", head, oid, "snapshot", tables.marks if tables else None)
     from gsync.replicas.files.index import confirm
 
     confirm(repo.store, base, root)

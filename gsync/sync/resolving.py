@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from gsync.errors import Invalid, NotFound
+from gsync.objects.encoding import Value
 from gsync.objects.model import FILES
 from gsync.objects.oid import Kind
 from gsync.sync.comparetables import split_collection
-from gsync.sync.merging import find_unfinished, list_conflicts, read_side
+from gsync.sync.merging import Unfinished, find_unfinished, list_conflicts, read_side
 from gsync.sync.repository import Repository
 from gsync.sync.tables import content_loader, find_table, get_schema
 from gsync.transfer.history import get_manifest, merge_base
+from gsync.views.conflicts import StoredConflict
 from gsync.views.files import EntryType, FileEntry, encode_entry
 from gsync.views.rows.keys import encode_key
 from gsync.views.rows.merge import RowMerger
+from gsync.views.rows.schema import Schema
 from gsync.views.rows.texts import parse_cell
-from gsync.views.rows.values import spill_to
+from gsync.views.rows.values import decode_row, spill_to
 
 
 def find_collection(repo: Repository, text: str) -> str:
@@ -126,6 +130,12 @@ def cells_value(repo: Repository, wanted: tuple[str, bytes | None], cells: Seque
                 " ours, theirs, base that has the row"
             )
         taken[column] = side
+    merger = _row_merger(repo, unfinished, name, schema)
+    return merger.choose(sides["base"], sides["ours"], sides["theirs"], taken)
+
+
+def _row_merger(repo: Repository, unfinished: Unfinished, name: str, schema: Schema) -> RowMerger:
+    """Return what merges rows of a table that both sides of a merge have, to `schema`."""
     schemas = []
     base = merge_base(repo.store, unfinished.ours, unfinished.theirs)
     for oid in (base, unfinished.ours, unfinished.theirs):
@@ -133,7 +143,36 @@ def cells_value(repo: Repository, wanted: tuple[str, bytes | None], cells: Seque
         schemas.append(get_schema(repo.store, found) if found is not None else None)
     before, ours, theirs = schemas
     assert ours is not None and theirs is not None  # both have the row
-    merger = RowMerger(
+    return RowMerger(
         before, ours, theirs, schema, content_loader(repo.store), spill_to(repo.store.put)
     )
-    return merger.choose(sides["base"], sides["ours"], sides["theirs"], taken)
+
+
+class CellClash(NamedTuple):
+    """A cell that both sides changed differently; None is NULL, or no row in the base."""
+
+    column: str
+    type: str
+    base: Value
+    ours: Value
+    theirs: Value
+
+
+def list_clashes(repo: Repository, unfinished: Unfinished, kept: StoredConflict) -> list[CellClash]:
+    """Return the cells in which a row is in conflict; none for anything but two edited rows."""
+    table = unfinished.manifest.find(kept.collection)
+    if kept.key is None or table is None or split_collection(kept.collection) is None:
+        return []
+    base, ours, theirs = (
+        read_side(repo, unfinished, kept, side) for side in ("base", "ours", "theirs")
+    )
+    if ours is None or theirs is None:
+        return []
+    schema = get_schema(repo.store, table)
+    names = _row_merger(repo, unfinished, kept.collection, schema).list_clashes(base, ours, theirs)
+    rows = [decode_row(row, schema.width) if row else None for row in (base, ours, theirs)]
+    return [
+        CellClash(c.name, c.type, *(row[c.slot] if row else None for row in rows))
+        for c in schema.live
+        if c.name in names
+    ]

@@ -141,36 +141,48 @@ def test_file_against_directory(pair: tuple[Path, Path]) -> None:
     assert (two / "place" / "a").read_bytes() == b"a"
 
 
-def test_rows_merge_by_cell(tmp_path: Path) -> None:
-    """Other rows and other cells of one row combine; one cell on both sides is a conflict."""
-    for name in ("one", "two"):
-        with sqlite3.connect(tmp_path / f"{name}.db") as db:
-            db.execute("CREATE TABLE users (id INTEGER PRIMARY KEY NOT NULL, a TEXT, b TEXT)")
+class Tables:
+    """Two repositories of one remote, each with a database of its own that holds the same."""
+
+    def __init__(self, base: Path, table: str, rows: str) -> None:
+        self._base = base
+        self.run("one", table, rows)
+        self.run("two", table)
+        self.one, self.two = make_repository(base / "one", {}), base / "two"
+        gsync_in(self.one, "db", "add", f"sqlite:///{base}/one.db", "--yes")
+        gsync_in(self.one, "snapshot")
+        gsync_in(base, "init", "--bare", "there")
+        gsync_in(self.one, "remote", "add", "origin", str(base / "there"))
+        gsync_in(self.one, "push")
+        gsync_in(base, "clone", str(base / "there"), "two")
+        gsync_in(self.two, "db", "add", f"sqlite:///{base}/two.db", "--yes")
+        gsync_in(self.two, "db", "restore", "HEAD")
+
+    def run(self, name: str, *statements: str) -> None:
+        with sqlite3.connect(self._base / f"{name}.db") as db:
+            for statement in statements:
+                db.execute(statement)
         db.close()
 
-    def run(name: str, statement: str) -> None:
-        with sqlite3.connect(tmp_path / f"{name}.db") as db:
-            db.execute(statement)
-        db.close()
-
-    def rows(name: str) -> list[tuple[object, ...]]:
-        with sqlite3.connect(tmp_path / f"{name}.db") as db:
-            found = db.execute("SELECT * FROM users ORDER BY id").fetchall()
+    def rows(self, name: str, query: str) -> list[tuple[object, ...]]:
+        with sqlite3.connect(self._base / f"{name}.db") as db:
+            found = db.execute(query).fetchall()
         db.close()
         return found
 
-    run(
-        "one", "INSERT INTO users VALUES (1, 'a', 'b'), (2, 'a', 'b'), (3, 'a', 'b'), (4, 'a', 'b')"
+
+def test_rows_merge_by_cell(tmp_path: Path) -> None:
+    """Other rows and other cells of one row combine; one cell on both sides is a conflict."""
+    tables = Tables(
+        tmp_path,
+        "CREATE TABLE users (id INTEGER PRIMARY KEY NOT NULL, a TEXT, b TEXT)",
+        "INSERT INTO users SELECT value, 'a', 'b' FROM json_each('[1, 2, 3, 4]')",
     )
-    one, two = make_repository(tmp_path / "one", {}), tmp_path / "two"
-    gsync_in(one, "db", "add", f"sqlite:///{tmp_path}/one.db", "--yes")
-    gsync_in(one, "snapshot")
-    gsync_in(tmp_path, "init", "--bare", "there")
-    gsync_in(one, "remote", "add", "origin", str(tmp_path / "there"))
-    gsync_in(one, "push")
-    gsync_in(tmp_path, "clone", str(tmp_path / "there"), "two")
-    gsync_in(two, "db", "add", f"sqlite:///{tmp_path}/two.db", "--yes")
-    gsync_in(two, "db", "restore", "HEAD")
+    one, two, run = tables.one, tables.two, tables.run
+
+    def rows(name: str) -> list[tuple[object, ...]]:
+        return tables.rows(name, "SELECT * FROM users ORDER BY id")
+
     run("one", "UPDATE users SET a = 'one' WHERE id IN (1, 2)")
     run("one", "DELETE FROM users WHERE id = 4")
     run("two", "UPDATE users SET b = 'two' WHERE id = 1")
@@ -183,6 +195,8 @@ def test_rows_merge_by_cell(tmp_path: Path) -> None:
     assert rows("two") == before
     (conflict,) = json_in(two, "conflicts")["conflicts"]
     assert (conflict["collection"], conflict["key"]) == ("db/main/users", [2])
+    assert conflict["cells"] == {"a": {"base": "a", "ours": "two", "theirs": "one"}}
+    assert "a: ours 'two', theirs 'one'" in gsync_in(two, "conflicts").text
     refused(two, "resolve", "--in", "users", "2", "--cell", "c=ours", code=2)
     gsync_in(two, "resolve", "--in", "users", "2", "--cell", "a=theirs", "--cell", "b=ours")
     gsync_in(two, "merge", "--continue")
@@ -231,26 +245,13 @@ def test_bare_store_merges_without_a_folder(pair: tuple[Path, Path], tmp_path: P
 
 def test_rows_in_conflict_are_decided_by_what_fits(tmp_path: Path) -> None:
     """--cell keeps what merges of the row, a file is no row, and any key can be named."""
-
-    def run(name: str, *statements: str) -> None:
-        with sqlite3.connect(tmp_path / f"{name}.db") as db:
-            for statement in statements:
-                db.execute(statement)
-        db.close()
-
-    table = "CREATE TABLE t (k TEXT NOT NULL, n INTEGER NOT NULL, a TEXT, b TEXT, c TEXT,"
-    table += " PRIMARY KEY (k, n))"
-    run("one", table, "INSERT INTO t VALUES ('x,y', 1, 'a', 'b', 'c'), ('z', 2, 'a', 'b', 'c')")
-    run("two", table)
-    one, two = make_repository(tmp_path / "one", {}), tmp_path / "two"
-    gsync_in(one, "db", "add", f"sqlite:///{tmp_path}/one.db", "--yes")
-    gsync_in(one, "snapshot")
-    gsync_in(tmp_path, "init", "--bare", "there")
-    gsync_in(one, "remote", "add", "origin", str(tmp_path / "there"))
-    gsync_in(one, "push")
-    gsync_in(tmp_path, "clone", str(tmp_path / "there"), "two")
-    gsync_in(two, "db", "add", f"sqlite:///{tmp_path}/two.db", "--yes")
-    gsync_in(two, "db", "restore", "HEAD")
+    tables = Tables(
+        tmp_path,
+        "CREATE TABLE t (k TEXT NOT NULL, n INTEGER NOT NULL, a TEXT, b TEXT, c TEXT,"
+        " PRIMARY KEY (k, n))",
+        "INSERT INTO t VALUES ('x,y', 1, 'a', 'b', 'c'), ('z', 2, 'a', 'b', 'c')",
+    )
+    one, two, run = tables.one, tables.two, tables.run
     run("one", "UPDATE t SET a = 'one', b = 'one'")
     run("two", "UPDATE t SET a = 'two', c = 'two'")
     gsync_in(one, "snapshot")
@@ -262,9 +263,7 @@ def test_rows_in_conflict_are_decided_by_what_fits(tmp_path: Path) -> None:
     gsync_in(two, "resolve", "--in", "t", "z,2", "--cell", "a=theirs")
     gsync_in(two, "resolve", "--in", "t", '["x,y", 1]', "--cell", "a=ours")
     gsync_in(two, "merge", "--continue")
-    with sqlite3.connect(tmp_path / "two.db") as db:
-        found = db.execute("SELECT * FROM t ORDER BY n").fetchall()
-    db.close()
+    found = tables.rows("two", "SELECT * FROM t ORDER BY n")
     assert found == [("x,y", 1, "two", "one", "two"), ("z", 2, "one", "one", "two")]
     assert json_in(two, "verify")["problems"] == []
     assert json_in(two, "snapshot")["manifest"] is None
@@ -295,21 +294,14 @@ def test_unsaved_changes_at_the_end_of_a_merge(pair: tuple[Path, Path]) -> None:
 
 def test_a_whole_table_goes_by_its_short_name(tmp_path: Path) -> None:
     """A table that one side has dropped and the other changed is decided as a whole."""
-    for name in ("one", "two"):
-        with sqlite3.connect(tmp_path / f"{name}.db") as db:
-            db.execute("CREATE TABLE t (k INTEGER PRIMARY KEY NOT NULL)")
-        db.close()
-    one, two = make_repository(tmp_path / "one", {}), tmp_path / "two"
-    gsync_in(one, "db", "add", f"sqlite:///{tmp_path}/one.db", "--yes")
-    gsync_in(one, "snapshot")
-    gsync_in(tmp_path, "init", "--bare", "there")
-    gsync_in(one, "remote", "add", "origin", str(tmp_path / "there"))
-    gsync_in(one, "push")
-    gsync_in(tmp_path, "clone", str(tmp_path / "there"), "two")
+    tables = Tables(
+        tmp_path,
+        "CREATE TABLE t (k INTEGER PRIMARY KEY NOT NULL)",
+        "DELETE FROM t",
+    )
+    one, two = tables.one, tables.two
     gsync_in(two, "collection", "remove", "db/main/t")
-    with sqlite3.connect(tmp_path / "one.db") as db:
-        db.execute("INSERT INTO t VALUES (7)")
-    db.close()
+    tables.run("one", "INSERT INTO t VALUES (7)")
     gsync_in(one, "snapshot")
     gsync_in(one, "push")
     gsync_in(two, "pull", code=1)

@@ -175,6 +175,17 @@ def move(store: Any, name: str, old: ObjectId | None, new: ObjectId | None) -> N
     store.move_refs([RefMove(name, old, new)], time_us=7, actor="me", why="test")
 
 
+def test_states_are_saved_with_the_move_or_not_at_all(store: Any) -> None:
+    """What has to be true exactly when a ref has moved goes in its transaction."""
+    store.set_states({"old": b"1"})
+    how: dict[str, Any] = {"time_us": 7, "actor": "me", "why": "test"}
+    store.move_refs([RefMove("main", None, A)], states={"mark": b"a", "old": None}, **how)
+    assert (store.get_state("mark"), store.get_state("old")) == (b"a", None)
+    with pytest.raises(RefMoved):
+        store.move_refs([RefMove("main", B, C)], states={"mark": b"b"}, **how)
+    assert store.get_state("mark") == b"a"
+
+
 def test_refs_move_by_compare_and_swap(store: Any) -> None:
     """A move from where the ref is succeeds, any other changes nothing and is not logged."""
     assert store.last_log_entry() is None

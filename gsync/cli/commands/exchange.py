@@ -282,7 +282,12 @@ def sync(
             )
             with connect() as connection:
                 pulled = exchange.pull(
-                    repo, name, connection, dry_run=True, databases=not no_databases
+                    repo,
+                    name,
+                    connection,
+                    dry_run=True,
+                    databases=not no_databases,
+                    accept=split_names(accept),
                 )
             document = {
                 "snapshot": None,
@@ -297,11 +302,14 @@ def sync(
                 lambda: [
                     *table_lines(made.tables),
                     *_pulled_lines(app, pulled, dry_run=True),
+                    *unmerged_lines(pulled.conflicts),
                     f"Would record {len(made.changes)} change(s),"
                     f" and pull {len(pulled.changes)} change(s).",
                 ],
                 report=True,
             )
+            if pulled.conflicts:
+                app.exit(1)
             return
         made, pulled, pushed = exchange.sync(
             repo,

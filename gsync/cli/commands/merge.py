@@ -26,18 +26,23 @@ from gsync.errors import Invalid, NotFound
 def conflicts(app: App, exit_code: bool) -> None:
     """List what an unfinished merge could not merge."""
     from gsync.sync.merging import find_unfinished, list_conflicts
+    from gsync.sync.resolving import list_clashes
 
     with app.open() as repo:
         unfinished = find_unfinished(repo)
-        found = list(list_conflicts(repo, unfinished)) if unfinished else []
-        left = sum(kept.resolution is None for kept in found)
+        found = [
+            (kept, list_clashes(repo, unfinished, kept))
+            for kept in (list_conflicts(repo, unfinished) if unfinished else ())
+            if unfinished
+        ]
+        left = sum(kept.resolution is None for kept, _ in found)
         emit(
             app,
             {
                 "merge": unfinished.name if unfinished else None,
                 "ours": unfinished.ours.hex() if unfinished else None,
                 "theirs": unfinished.theirs.hex() if unfinished else None,
-                "conflicts": [conflict_json(kept) for kept in found],
+                "conflicts": [conflict_json(kept, clashes) for kept, clashes in found],
             },
             lambda: (
                 [
@@ -167,7 +172,8 @@ def merge(
             name = merging.abort_merge(repo, dry_run=dry_run).name
             found = merging.Merged(None)
         elif go_on:
-            name = "the rest"
+            unfinished = merging.find_unfinished(repo)
+            name = unfinished.name if unfinished else ""
             found = merging.continue_merge(
                 repo, databases=not no_databases, accept=accepted, dry_run=dry_run
             )
