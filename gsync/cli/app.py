@@ -357,6 +357,11 @@ def accept_option(function: Callable[P, R]) -> Callable[P, R]:
     )(function)
 
 
+def moving_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Add what a command takes that brings a folder and its databases to another manifest."""
+    return no_databases_option(accept_option(dry_run_option(function)))
+
+
 def split_names(texts: Iterable[str]) -> list[str]:
     """Return the names in options that take several, with commas between."""
     return [name.strip() for text in texts for name in text.split(",") if name.strip()]

@@ -7,6 +7,7 @@ Each step is a use case of the core: files by snapshot, push and pull (06-wire),
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -79,13 +80,13 @@ _LISTED_MAX = 1_000
 # --- Configuration -------------------------------------------------------------------
 
 
-class _Settable:
+class _Settable(ABC):
     """What a configuration and its builder share: setters that return a new one."""
 
     __slots__ = ()
 
-    def _with(self, **changes: Any) -> Self:
-        raise NotImplementedError
+    @abstractmethod
+    def _with(self, **changes: Any) -> Self: ...
 
     def with_direction(self, direction: SyncDirection) -> Self:
         """Return the same with this direction."""

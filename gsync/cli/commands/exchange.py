@@ -11,11 +11,12 @@ import click
 
 from gsync.cli.app import (
     App,
-    accept_option,
+    P,
+    R,
     command,
     dry_run_option,
     insecure_option,
-    no_databases_option,
+    moving_options,
     split_names,
     token_file_option,
 )
@@ -24,7 +25,10 @@ from gsync.cli.output import emit, short, size
 from gsync.errors import Invalid, NotFound
 from gsync.sync.exchange import Moved
 
-_remote = click.argument("remote", required=False)
+
+def _to_remote(function: Callable[P, R]) -> Callable[P, R]:
+    """Add what a command takes that talks to one of the remotes."""
+    return click.argument("remote", required=False)(token_file_option(insecure_option(function)))
 
 
 def connector(
@@ -121,9 +125,7 @@ def _arrow(moved: Moved) -> str:
 
 
 @command()
-@_remote
-@token_file_option
-@insecure_option
+@_to_remote
 @dry_run_option
 @click.pass_obj
 def fetch(
@@ -155,12 +157,8 @@ def fetch(
 
 
 @command()
-@_remote
-@token_file_option
-@insecure_option
-@no_databases_option
-@accept_option
-@dry_run_option
+@_to_remote
+@moving_options
 @click.pass_obj
 def pull(
     app: App,
@@ -215,9 +213,7 @@ def unmerged_lines(count: int) -> list[str]:
 
 
 @command()
-@_remote
-@token_file_option
-@insecure_option
+@_to_remote
 @dry_run_option
 @click.pass_obj
 def push(
@@ -247,13 +243,9 @@ def push(
 
 
 @command()
-@_remote
+@_to_remote
 @click.option("-m", "--message", default="sync", help="Message of the snapshot", show_default=True)
-@token_file_option
-@insecure_option
-@no_databases_option
-@accept_option
-@dry_run_option
+@moving_options
 @click.pass_obj
 def sync(
     app: App,

@@ -12,11 +12,10 @@ import click
 
 from gsync.cli.app import (
     App,
-    accept_option,
     command,
     dry_run_option,
     group,
-    no_databases_option,
+    moving_options,
     split_names,
 )
 from gsync.cli.changes import change_json, status_lines
@@ -120,9 +119,7 @@ def _status_lines(app: App, found: object) -> Iterator[str]:
 
 @command()
 @click.option("-m", "--message", default="", help="Why; shown by 'gsync log'")
-@no_databases_option
-@accept_option
-@dry_run_option
+@moving_options
 @click.pass_obj
 def snapshot(
     app: App, message: str, no_databases: bool, accept: tuple[str, ...], dry_run: bool

@@ -9,10 +9,9 @@ import click
 
 from gsync.cli.app import (
     App,
-    accept_option,
     command,
     dry_run_option,
-    no_databases_option,
+    moving_options,
     split_names,
 )
 from gsync.cli.conflicts import conflict_json, conflict_lines, shown_conflict
@@ -148,9 +147,7 @@ def resolve(
     "--continue", "go_on", is_flag=True, help="Finish a merge whose conflicts are resolved"
 )
 @click.option("--abort", is_flag=True, help="Drop an unfinished merge")
-@no_databases_option
-@accept_option
-@dry_run_option
+@moving_options
 @click.pass_obj
 def merge(
     app: App,
