@@ -11,13 +11,15 @@ from gsync.config import (
     InvalidConfig,
     Remote,
     TableConfig,
-    add_database,
-    add_remote,
-    append_shared,
     environment,
     load_config,
     parse_local,
     parse_shared,
+)
+from gsync.configedit import (
+    add_database,
+    add_remote,
+    append_shared,
     remove_remote,
     write_templates,
 )

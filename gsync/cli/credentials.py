@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gsync.config import Environment, expand, write_file
+from gsync.config import Environment, expand
 from gsync.config import environment as read_environment
+from gsync.configedit import write_file
 from gsync.errors import Invalid, NotFound, TooLarge, Unavailable
 from gsync.urls import HttpUrl
 

@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gsync.config import Remote, add_remote
+from gsync.config import Remote
+from gsync.configedit import add_remote
 from gsync.errors import Conflict, Invalid
 from gsync.sync.checkout import fill_folder
 from gsync.sync.exchange import Moved, clone, connect, look

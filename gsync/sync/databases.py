@@ -12,10 +12,9 @@ from gsync.config import (
     DatabaseConfig,
     TableConfig,
     Tables,
-    add_database,
-    append_shared,
     expand,
 )
+from gsync.configedit import add_database, append_shared
 from gsync.errors import Conflict, GsyncError, Invalid, NotFound
 from gsync.maps.omap import EMPTY_MAP
 from gsync.objects.model import Manifest

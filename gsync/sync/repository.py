@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsync.changes import Change
-from gsync.config import Config, load_config, write_templates
+from gsync.config import Config, load_config
+from gsync.configedit import write_templates
 from gsync.errors import Conflict, Invalid, NotFound
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP, edit_map, find_value, list_entries

@@ -36,7 +36,8 @@ def add(
 
     URL is http(s)://HOST[:PORT]/TENANT, file:///PATH or a path. --token-file is remembered.
     """
-    from gsync.config import Remote, add_remote
+    from gsync.config import Remote
+    from gsync.configedit import add_remote
     from gsync.errors import Conflict
     from gsync.urls import HttpUrl, check_remote_name, parse_url
 
@@ -80,7 +81,7 @@ def list_(app: App) -> None:
 @click.pass_obj
 def remove(app: App, name: str, dry_run: bool) -> None:
     """Forget the store called NAME; nothing is removed there"""
-    from gsync.config import remove_remote
+    from gsync.configedit import remove_remote
 
     with app.open() as repo, repo.locked("gsync remote"):
         url = repo.config.remote(name).url
