@@ -12,7 +12,7 @@ from support_cli import gsync_in, make_repository
 from support_pg import Database
 
 from gsync.sync.repository import open_repository
-from gsync.sync.tables import restore_tables
+from gsync.sync.tablemoves import restore_tables
 
 SCHEMA = {
     "postgres": """

@@ -24,7 +24,7 @@ from gsync.sync.repository import Repository, scan, scan_against
 
 if TYPE_CHECKING:
     from gsync.replicas.tables.base import Applied
-    from gsync.sync.tables import DatabaseMove
+    from gsync.sync.tablemoves import DatabaseMove
 
 # Names the move that a command is about to make: `[old, new, why, databases]`. Set before
 # anything live is touched and dropped after the ref has moved, so that a crash in between can
@@ -65,7 +65,7 @@ def move_folder(
     done: dict[str, Applied] = {}
     try:
         if moves:
-            from gsync.sync.tables import apply_databases
+            from gsync.sync.tablemoves import apply_databases
 
             done = apply_databases(repo, moves, accept=accept)
         _apply(repo, changes)
@@ -84,7 +84,7 @@ def _plan_databases(
 ) -> list[DatabaseMove]:
     if not repo.config.local.databases or names == []:
         return []
-    from gsync.sync.tables import plan_databases
+    from gsync.sync.tablemoves import plan_databases
 
     found = plan_databases(repo, repo.manifest(old), repo.manifest(new))
     return [move for move in found if names is None or move.name in names]
@@ -148,7 +148,7 @@ def _finish_databases(
         return False
     from gsync.replicas.tables.apply import Where
     from gsync.replicas.tables.base import BadRows, Refused
-    from gsync.sync.tables import apply_databases, find_database, mark_tables
+    from gsync.sync.tablemoves import apply_databases, find_database, mark_tables
 
     where = {move.name: find_database(repo, move) for move in moves if not move.is_still}
     if Where.TARGET not in where.values() and not _has_committed(repo, old, new, moves):
@@ -182,7 +182,8 @@ def _has_committed(
     repo: Repository, old: ObjectId | None, new: ObjectId, moves: Sequence[DatabaseMove]
 ) -> bool:
     """Return whether the mark of a table that differs in old and new says that it is at new."""
-    from gsync.sync.tables import plan_databases, recorded_tables
+    from gsync.sync.recorded import recorded_tables
+    from gsync.sync.tablemoves import plan_databases
 
     before, after = repo.manifest(old), repo.manifest(new)
     names = {move.name for move in moves}

@@ -28,16 +28,11 @@ from gsync.replicas.tables.plan import (
     propose,
     refusals,
 )
+from gsync.sync.opendb import open_database, open_url, read_password
 from gsync.sync.presets import PRESETS
+from gsync.sync.recorded import get_schema, recorded_tables
 from gsync.sync.repository import Repository
-from gsync.sync.tables import (
-    get_schema,
-    last_scanned,
-    open_database,
-    open_url,
-    read_password,
-    recorded_tables,
-)
+from gsync.sync.tables import last_scanned
 from gsync.urls import DatabaseUrl, check_database_name, parse_database_url
 
 # --- Adding --------------------------------------------------------------------------

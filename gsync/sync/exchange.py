@@ -474,7 +474,7 @@ def pull(
             repo, head, theirs, why=f"pull {remote}", databases=databases, accept=accept
         )
     elif databases and repo.config.local.databases:
-        from gsync.sync.tables import apply_databases, plan_databases
+        from gsync.sync.tablemoves import apply_databases, plan_databases
 
         moves = plan_databases(repo, before, after)
         applied = apply_databases(repo, moves, accept=accept, dry_run=True)

@@ -16,16 +16,16 @@ from gsync.replicas.tables.base import Database, Session, TablePlan
 from gsync.replicas.tables.plan import plan_tables
 from gsync.replicas.tables.scan import join
 from gsync.sync.comparetables import RowChange, TableCounts, describe_rows
-from gsync.sync.repository import Repository
-from gsync.sync.tables import (
+from gsync.sync.opendb import open_database
+from gsync.sync.recorded import (
     collection_name,
     content_loader,
     get_schema,
     get_view,
-    open_database,
-    read_mark,
     recorded_tables,
 )
+from gsync.sync.repository import Repository
+from gsync.sync.tables import read_mark
 from gsync.views.rows.schema import Schema
 from gsync.views.rows.values import LoadContent, name_content
 

@@ -300,14 +300,14 @@ def _merge_entries(
 
 
 def _loader(repo: Repository) -> LoadContent:
-    from gsync.sync.tables import content_loader
+    from gsync.sync.recorded import content_loader
 
     return content_loader(repo.store)
 
 
 def _prepare_rows(repo: Repository, part: CollectionMerge) -> tuple[ObjectId, Combine] | None:
     """Return the merged schema's id and what merges rows, or None if there is no such schema."""
-    from gsync.sync.tables import get_schema
+    from gsync.sync.recorded import get_schema
     from gsync.views.rows.merge import RowMerger, merge_schemas
     from gsync.views.rows.schema import encode_schema
     from gsync.views.rows.values import spill_to

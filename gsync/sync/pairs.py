@@ -42,15 +42,9 @@ from gsync.replicas.tables.apply import (
 from gsync.replicas.tables.base import Database, Session, TablePlan
 from gsync.replicas.tables.plan import plan_tables
 from gsync.store.sqlite import SqliteStore
+from gsync.sync.recorded import collection_name, content_loader, get_schema, recorded_tables
 from gsync.sync.repository import now_us
-from gsync.sync.tables import (
-    collection_name,
-    content_loader,
-    get_schema,
-    record_table,
-    recorded_tables,
-    stop_on_emptied,
-)
+from gsync.sync.tables import record_table, stop_on_emptied
 from gsync.transfer.history import get_manifest
 from gsync.views.rows.show import show_row
 

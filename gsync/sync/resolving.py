@@ -13,8 +13,8 @@ from gsync.objects.model import FILES
 from gsync.objects.oid import Kind
 from gsync.sync.comparetables import split_collection
 from gsync.sync.merging import Unfinished, find_unfinished, list_conflicts, read_side
+from gsync.sync.recorded import content_loader, find_table, get_schema
 from gsync.sync.repository import Repository
-from gsync.sync.tables import content_loader, find_table, get_schema
 from gsync.transfer.history import get_manifest, merge_base
 from gsync.views.conflicts import StoredConflict
 from gsync.views.files import EntryType, FileEntry, encode_entry

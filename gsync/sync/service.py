@@ -32,6 +32,7 @@ from gsync.store.sqlite import SqliteStore
 from gsync.sync.compare import FileChange, describe, diff_manifests, files_root
 from gsync.sync.controlplane import ApiError, Unauthorized, check_api_url, find_database_url
 from gsync.sync.exchange import Behind, connect, fetch, pull, push
+from gsync.sync.opendb import open_url
 from gsync.sync.pairs import PairResult, sync_pair
 from gsync.sync.presets import PRESETS
 from gsync.sync.repository import (
@@ -52,7 +53,6 @@ from gsync.sync.results import (
     SyncOperationResult,
     SyncOpState,
 )
-from gsync.sync.tables import open_url
 from gsync.transfer.history import is_ancestor
 from gsync.urls import InvalidName, InvalidUrl, check_tenant, parse_database_url, parse_url
 

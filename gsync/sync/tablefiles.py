@@ -23,7 +23,7 @@ from gsync.objects.oid import Kind, ObjectId
 from gsync.paths import parents_of, show_path
 from gsync.store.base import ObjectReader, ObjectStore
 from gsync.sync.comparetables import read_row, split_collection, table_names
-from gsync.sync.tables import content_loader, find_table, get_schema
+from gsync.sync.recorded import content_loader, find_table, get_schema
 from gsync.views.files import EntryType, FileEntry, encode_entry
 from gsync.views.rows.export import write_csv, write_jsonl
 from gsync.views.rows.keys import decode_key

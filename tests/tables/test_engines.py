@@ -26,7 +26,7 @@ from gsync.replicas.tables.plan import plan_tables
 from gsync.replicas.tables.scan import scan_table
 from gsync.store.memory import MemoryStore
 from gsync.sync.comparetables import describe_rows
-from gsync.sync.tables import content_loader
+from gsync.sync.recorded import content_loader
 from gsync.views.rows.check import WrongRow
 from gsync.views.rows.keys import encode_key
 from gsync.views.rows.schema import Schema

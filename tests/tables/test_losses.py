@@ -23,8 +23,8 @@ from gsync.replicas.tables.apply import TableMove, apply_tables
 from gsync.replicas.tables.plan import plan_tables
 from gsync.replicas.tables.scan import scan_table
 from gsync.store.memory import MemoryStore
+from gsync.sync.recorded import content_loader
 from gsync.sync.repository import open_repository
-from gsync.sync.tables import content_loader
 
 Row = tuple[bytes, bytes]
 Edit = tuple[bytes, bytes | None]

@@ -355,7 +355,7 @@ def show(app: App, target: str, limit: int) -> None:
 
     NULL stands bare; an empty text, and one that could be taken for something else, in quotes.
     """
-    from gsync.sync.tables import find_table, get_schema
+    from gsync.sync.recorded import find_table, get_schema
     from gsync.transfer.history import get_manifest
 
     rev, colon, name = target.rpartition(":")
@@ -382,8 +382,8 @@ def _table_json(
     repo: Repository, collection: Collection, schema: Schema, limit: int | None
 ) -> dict[str, Any]:
     from gsync.cli.rows import value_json
+    from gsync.sync.recorded import content_loader
     from gsync.sync.tablefiles import list_rows
-    from gsync.sync.tables import content_loader
 
     load = content_loader(repo.store)
     types = schema.types()
@@ -409,8 +409,8 @@ def _print_rows(
     app: App, repo: Repository, collection: Collection, schema: Schema, limit: int | None
 ) -> None:
     from gsync.cli.rows import value_text
+    from gsync.sync.recorded import content_loader
     from gsync.sync.tablefiles import list_rows
-    from gsync.sync.tables import content_loader
 
     load = content_loader(repo.store)
     types = list(schema.types().items())
@@ -491,7 +491,7 @@ def restore(
     from gsync.sync.comparetables import split_collection
     from gsync.sync.databases import recorded_databases
     from gsync.sync.tablefiles import select_tables
-    from gsync.sync.tables import restore_tables
+    from gsync.sync.tablemoves import restore_tables
     from gsync.transfer.history import get_manifest
 
     done: dict[str, Applied] = {}

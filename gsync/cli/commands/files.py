@@ -272,8 +272,8 @@ def _find_table(repo: Repository, oid: ObjectId, paths: list[bytes]) -> Collecti
 
 def _list_table(app: App, repo: Repository, oid: ObjectId, rows: Collection) -> None:
     from gsync.cli.rows import key_text, row_key_json
+    from gsync.sync.recorded import get_schema
     from gsync.sync.tablefiles import list_keys
-    from gsync.sync.tables import get_schema
 
     schema = get_schema(repo.store, rows)
     keys = list_keys(repo.store, rows)

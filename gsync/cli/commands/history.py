@@ -158,7 +158,7 @@ class _Rows:
         if not self.names:
             return
         from gsync.cli.rows import row_lines
-        from gsync.sync.tables import content_loader
+        from gsync.sync.recorded import content_loader
 
         load = content_loader(self.repo.store)
         for change in self.changes():
@@ -183,7 +183,7 @@ class _Rows:
         if not self.names:
             return []
         from gsync.cli.rows import row_json
-        from gsync.sync.tables import content_loader
+        from gsync.sync.recorded import content_loader
 
         load = content_loader(self.repo.store)
         return [row_json(change, load) for change in self.changes()]

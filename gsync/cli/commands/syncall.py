@@ -88,9 +88,9 @@ def _databases(
     repo: Repository, way: SyncDirection, accept: Sequence[str], *, dry_run: bool
 ) -> Iterator[SyncOperationResult]:
     """Yield a result for each configured database; one that says why, if there is none."""
+    from gsync.sync.opendb import open_database
     from gsync.sync.results import MissingConfig, SyncDirection, SyncOperationResult
     from gsync.sync.service import attempt, sync_databases
-    from gsync.sync.tables import open_database
 
     def step(name: str) -> SyncOperationResult:
         if repo.config.local.databases[name].peer is None:
@@ -211,7 +211,7 @@ def db_sync(
 
 
 def _end(app: App, repo: Repository, text: str) -> Database:
-    from gsync.sync.tables import open_database, open_url
+    from gsync.sync.opendb import open_database, open_url
     from gsync.urls import parse_database_url
 
     if "/" in text:
