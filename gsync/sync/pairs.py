@@ -179,7 +179,7 @@ def sync_pair(
     """
     store = repo.store
     pair = pair_name(source, target)
-    old = _settle(store, pair, source, target, tables)
+    old = _settle(store, pair, source, target, tables, dry_run=dry_run)
     base = get_manifest(store, old) if old else None
     accept = list(accept)
     with _naming(source):
@@ -239,7 +239,13 @@ def _naming(database: Database) -> Iterator[None]:
 
 
 def _settle(
-    store: SqliteStore, pair: str, one: Database, other: Database, tables: Tables
+    store: SqliteStore,
+    pair: str,
+    one: Database,
+    other: Database,
+    tables: Tables,
+    *,
+    dry_run: bool,
 ) -> ObjectId | None:
     """Return the base, moved on if a sync was cut off after its target had committed.
 
@@ -266,7 +272,8 @@ def _settle(
         find_where(database, moves, store) is Where.TARGET for database in (one, other)
     ):
         agreed = sent
-    store.set_tracking(pair, {AGREED: agreed} if agreed else {})
+    if not dry_run:
+        store.set_tracking(pair, {AGREED: agreed} if agreed else {})
     return agreed
 
 

@@ -320,7 +320,10 @@ def test_commit_without_a_base_is_found(
         with pytest.raises(KeyboardInterrupt):
             move(repo, left, right)
     assert right.rows == {1: "sent"}
-    assert repo.store.tracking(pair)[AGREED] == base
+    refs = repo.store.tracking(pair)
+    assert refs[AGREED] == base
+    move(repo, left, right, dry_run=True)
+    assert repo.store.tracking(pair) == refs
     if edited:
         right.put(1, "right's")
         with pytest.raises(BothChanged):
