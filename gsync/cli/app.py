@@ -353,7 +353,8 @@ def accept_option(function: Callable[P, R]) -> Callable[P, R]:
         "--accept",
         metavar="TABLE[.COLUMN],...",
         multiple=True,
-        help="Let what gsync.toml protects be altered, or all rows of a table be gone",
+        help="Let what gsync.toml protects be altered, all rows of a table be gone, or a table"
+        " be recorded that was never brought to HEAD",
     )(function)
 
 

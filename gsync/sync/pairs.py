@@ -145,8 +145,11 @@ class BothChanged(RowsChanged):
 
 
 def pair_name(one: Database, other: Database) -> str:
-    """Return the tracking name of two databases, the same in both directions."""
-    both = "\n".join(sorted((one.shown, other.shown)))
+    """Return the tracking name of two databases, the same in both directions.
+
+    Another database behind one of the URLs makes another pair, which has agreed on nothing yet.
+    """
+    both = "\n".join(sorted(f"{side.shown} {side.identity()}".rstrip() for side in (one, other)))
     return f"db-{blake3(both.encode()).hexdigest()[:16]}"
 
 

@@ -57,7 +57,9 @@ class NotAtHead(Conflict):
         super().__init__(
             f"{collection} {why}",
             hint="bring the database to HEAD with 'gsync db restore HEAD' (rows that differ are"
-            " listed first); or leave databases out with --no-databases",
+            f" listed first); if its rows are the ones to keep, as after a move of the database to"
+            f" another server, say --accept {collection.rpartition('/')[2]}; or leave databases"
+            " out with --no-databases",
             collection=collection,
         )
 
@@ -104,17 +106,19 @@ def find_mark(
     value = repo.store.get_state(mark_name(collection))
     if value is None:
         return None
-    if len(mark := decode_trusted(value)) != 3:
+    if len(mark := decode_trusted(value)) != 4:
         return None
-    shown, root, schema = mark
-    if shown != database.shown or (root != EMPTY_MAP and repo.store.missing([root])):
+    shown, root, schema, identity = mark
+    if (shown, identity) != (database.shown, database.identity()) or (
+        root != EMPTY_MAP and repo.store.missing([root])
+    ):
         return None
     return ObjectId(root), decode_schema(schema)
 
 
 def make_mark(database: Database, root: ObjectId, schema: Schema) -> bytes:
     """Return the mark of a table of `database` that is at `root`, whose rows follow `schema`."""
-    return encode([database.shown, root, encode_schema(schema)])
+    return encode([database.shown, root, encode_schema(schema), database.identity()])
 
 
 def last_scanned(repo: Repository) -> dict[str, int | None]:
@@ -138,7 +142,7 @@ def scan_databases(
     """Scan every configured database and write what is new into the store, not flushed.
 
     Args:
-        accept: Tables of which all rows may be gone.
+        accept: Tables that are recorded as they are: without a mark, or with all rows gone.
 
     Raises:
         NotAtHead: a live table was never brought to HEAD.
@@ -162,10 +166,11 @@ def scan_databases(
                 old = recorded.get(plan.name)
                 mark = read_mark(repo, database, collection)
                 found, count = record_table(session, plan, collection, old, repo.store, progress)
-                if old is not None and mark != old.root and found.root != old.root:
+                at_head = old is None or old.root in (mark, found.root)
+                if not at_head and plan.name not in accept:
                     raise NotAtHead(
                         collection,
-                        "has never been brought to HEAD, and differs from it"
+                        "has never been brought to HEAD in this database, and differs from it"
                         if mark is None
                         else "was last brought to another state than HEAD",
                     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,54 @@ def test_a_database_that_was_made_anew_is_not_recorded_as_emptied(tmp_path: Path
     first.sql("DELETE FROM users")
     made = json_in(first.folder, "snapshot", "--accept", "users")
     assert made["tables"][0]["deleted"] == 3
+
+
+def test_another_database_behind_the_same_url_is_not_taken_for_the_one_before(
+    tmp_path: Path, make_database: MakeDatabase
+) -> None:
+    """What a backup put in its place lacks was not deleted, and undoes nothing elsewhere."""
+    schema = "CREATE TABLE u (id int PRIMARY KEY, name text);"
+    database = make_database(schema + "INSERT INTO u VALUES (1, 'a'), (2, 'b')")
+    other = SqliteSide(tmp_path / "other.db")
+    other.sql("CREATE TABLE u (id INTEGER PRIMARY KEY NOT NULL, name TEXT)")
+    folder = tmp_path / "one"
+    folder.mkdir()
+    gsync_in(folder, "init")
+    gsync_in(folder, "db", "add", database.url, "--name", "main", "--yes")
+    gsync_in(folder, "snapshot")
+    pair = ["db", "sync", "main", other.url]
+    gsync_in(folder, *pair)
+    replace_database(database, schema + "INSERT INTO u VALUES (1, 'a')")
+    message, hint = refused(folder, "snapshot", code=5)
+    assert "never been brought to HEAD in this database" in message
+    assert "--accept u" in hint
+    gsync_in(folder, *pair)
+    assert other.rows() == [(1, "a"), (2, "b")]
+    made = json_in(folder, "snapshot", "--accept", "u")
+    assert made["tables"][0]["deleted"] == 1
+    assert json_in(folder, "snapshot")["manifest"] is None
+
+
+class SqliteSide:
+    """A SQLite file with a table `u`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.url = f"sqlite:///{path}"
+
+    def sql(self, script: str) -> None:
+        with closing(sqlite3.connect(self._path)) as db:
+            db.executescript(script)
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self._path)) as db:
+            return db.execute("SELECT id, name FROM u ORDER BY id").fetchall()
+
+
+def replace_database(database: Database, script: str) -> None:
+    """Put a new database in the place of one, under the same name."""
+    database.cluster.drop_database(database)
+    with replace(database, name="postgres").connect(autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {database.name}")
+    with database.connect() as connection:
+        connection.execute(script)

@@ -84,6 +84,18 @@ class PostgresDatabase:
         self._url = url
         self._password = password
         self._connect_timeout_s = connect_timeout_s
+        self._identity: str | None = None
+
+    def identity(self) -> str:
+        """Return the cluster's identifier, which `initdb` draws, and the database's oid in it.
+
+        A standby that takes over has those of the server that it stood by. Connects if nothing
+        has yet.
+        """
+        if self._identity is None:
+            self._connect().close()
+        assert self._identity is not None
+        return self._identity
 
     @contextmanager
     def reading(self) -> Iterator[PostgresSession]:
@@ -156,6 +168,9 @@ class PostgresDatabase:
                 f"{self.shown}: Postgres {version // 10000}, where 14 is the oldest that works",
                 hint="upgrade the server",
             )
+        if self._identity is None:
+            with translated(self.shown):
+                self._identity = _read_identity(connection)
         return connection
 
     def _refuse_pooler(self, connection: Connection) -> None:
@@ -217,6 +232,23 @@ def _settings(connection: Connection, verb: str) -> str:
     if connection.info.server_version >= TRANSACTION_TIMEOUT_SINCE:
         values["transaction_timeout"] = "0"
     return "; ".join(f"{verb} {name} = '{value}'" for name, value in values.items())
+
+
+def _read_identity(connection: Connection) -> str:
+    """Return `CLUSTER/OID`; the cluster is left out where this user may not ask for it."""
+    row = connection.execute(
+        "SELECT oid, has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+        " FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
+    ).fetchone()
+    assert row is not None
+    oid, may_ask = row
+    if not may_ask:
+        return f"/{oid}"
+    found = connection.execute(
+        "SELECT system_identifier FROM pg_catalog.pg_control_system()"
+    ).fetchone()
+    assert found is not None
+    return f"{found[0]}/{oid}"
 
 
 def _notice_lost_client(connection: Connection) -> None:

@@ -39,6 +39,10 @@ class SqliteDatabase:
         """The file as a URL."""
         return f"sqlite:///{self.path}"
 
+    def identity(self) -> str:
+        """Return "": a file has none, since programs write it anew and rename it."""
+        return ""
+
     @contextmanager
     def reading(self) -> Iterator[SqliteSession]:
         """Open one read-only snapshot.

@@ -236,6 +236,16 @@ class Database(Protocol):
     @property
     def shown(self) -> str: ...
 
+    def identity(self) -> str:
+        """Return what tells this database from another one at the same URL, or "" if nothing does.
+
+        Connects if nothing has yet.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+        """
+        ...
+
     def reading(self) -> AbstractContextManager[Session]:
         """Open one read-only snapshot.
 
