@@ -79,6 +79,8 @@ class TableConfig:
         excluded: Columns that are left out for another reason.
         protected: Columns that an apply changes only when told to.
         keep_rows: Whether an apply deletes rows only when told to.
+        merge: The merge policy of columns, by name; a tuple of pairs.
+        together: Groups of columns that a merge takes from one side.
     """
 
     key: tuple[str, ...]
@@ -87,6 +89,8 @@ class TableConfig:
     excluded: tuple[str, ...] = ()
     protected: tuple[str, ...] = ()
     keep_rows: bool = False
+    merge: tuple[tuple[str, str], ...] = ()
+    together: tuple[tuple[str, ...], ...] = ()
 
     def roles(self) -> dict[str, str]:
         """Return the role of every column that is left out."""
@@ -95,6 +99,11 @@ class TableConfig:
 
 
 Tables = Mapping[str, TableConfig]
+
+MERGE_POLICIES = (
+    *("conflict", "ours", "theirs", "max", "min", "counter", "union", "json3", "text3"),
+)
+_POLICY = re.compile(rf"{'|'.join(MERGE_POLICIES)}|latest\([^()]+\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +351,8 @@ def _table(name: str, table: _Table) -> TableConfig:
         excluded=table.names("excluded"),
         protected=table.names("protected"),
         keep_rows=table.flag("keep_rows"),
+        merge=table.texts("merge"),
+        together=table.groups("together"),
     )
     table.close()
     if not found.key:
@@ -355,7 +366,28 @@ def _table(name: str, table: _Table) -> TableConfig:
             raise InvalidConfig(
                 table.file, f"db table {name}: {column} is protected, but not recorded as data"
             )
+    _check_merge(table.file, f"db table {name}", found, named)
     return found
+
+
+def _check_merge(file: str, where: str, found: TableConfig, named: list[str]) -> None:
+    """Refuse policies for columns that no merge looks at, and columns in several groups."""
+    grouped = [column for group in found.together for column in group]
+    for column in (*grouped, *(column for column, _ in found.merge)):
+        if column in named:
+            raise InvalidConfig(
+                file, f"{where}: {column} is never merged: it is in the key, or left out"
+            )
+    for column in grouped:
+        if grouped.count(column) > 1:
+            raise InvalidConfig(file, f"{where}: {column} stands in 'together' more than once")
+    for column, policy in found.merge:
+        if not _POLICY.fullmatch(policy):
+            raise InvalidConfig(
+                file,
+                f"{where}: {policy[:80]!r} is no merge policy for {column}",
+                hint=f"one of {', '.join(MERGE_POLICIES)}, latest(COLUMN)",
+            )
 
 
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
@@ -459,6 +491,20 @@ class _Table:
             if not isinstance(value, str) or not value:
                 raise self._wrong(name, "a list of names", value)
         return tuple(values)
+
+    def texts(self, name: str) -> tuple[tuple[str, str], ...]:
+        values = self._value(name, dict, "a table of texts", {})
+        for key, value in values.items():
+            if not isinstance(value, str) or not value.isprintable():
+                raise self._wrong(f"{name}.{key}", "a text", value)
+        return tuple(sorted(values.items()))
+
+    def groups(self, name: str) -> tuple[tuple[str, ...], ...]:
+        values = self._value(name, list, "a list of lists of names", [])
+        for value in values:
+            if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
+                raise self._wrong(name, "a list of lists of names", value)
+        return tuple(tuple(value) for value in values)
 
     def flag(self, name: str) -> bool:
         return bool(self._value(name, bool, "true or false", False))

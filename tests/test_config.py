@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -272,3 +273,24 @@ def test_databases_are_written_with_comments_kept(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig):
         append_shared(tmp_path, "[db.main.tables.t]\nkey = 1\n")
     assert load_config(tmp_path, workdir, {}).shared == config.shared
+
+
+def test_merge_policies() -> None:
+    """Policies are words that gsync knows, for columns that are merged."""
+    table = '[db.main.tables.t]\nkey = ["id"]\nlocal = ["n"]\n'
+    text = table + 'merge = { a = "max", b = "latest(c d)" }\ntogether = [["a", "b"], ["c"]]\n'
+    found = parse_shared(text.encode()).databases["main"]["t"]
+    assert found.merge == (("a", "max"), ("b", "latest(c d)"))
+    assert found.together == (("a", "b"), ("c",))
+    for more, said in (
+        ('merge = { a = "newest" }', "'newest' is no merge policy for a"),
+        ('merge = { a = "latest()" }', "is no merge policy"),
+        ("merge = { a = 1 }", "db.main.tables.t.merge.a: expected a text"),
+        ('merge = { id = "max" }', "id is never merged"),
+        ('merge = { n = "max" }', "n is never merged"),
+        ('together = [["a"], ["a", "b"]]', "a stands in 'together' more than once"),
+        ('together = ["a"]', "expected a list of lists"),
+        ('together = [["id", "a"]]', "id is never merged"),
+    ):
+        with pytest.raises(InvalidConfig, match=re.escape(said)):
+            parse_shared((table + more).encode())

@@ -240,14 +240,15 @@ def merge_manifests(
     base = get_manifest(store, base_id) if base_id is not None else None
     found: list[Collection] = []
     conflicts: list[StoredConflict] = []
-    for part in merge_collections(base, get_manifest(store, ours), get_manifest(store, theirs)):
+    sides = base, get_manifest(store, ours), get_manifest(store, theirs)
+    for part in merge_collections(*sides):
         merged = part.ours
         if part.choice is Choice.THEIRS:
             merged = part.theirs
         elif part.choice is Choice.CONFLICT:
             conflicts.append(_whole(part, part.conflict or "schema"))
         elif part.choice is Choice.ENTRIES:
-            merged, more = _merge_entries(repo, part)
+            merged, more = _merge_entries(repo, part, sides)
             conflicts += more
         if merged is not None:
             found.append(merged)
@@ -259,7 +260,7 @@ def _whole(part: CollectionMerge, kind: str) -> StoredConflict:
 
 
 def _merge_entries(
-    repo: Repository, part: CollectionMerge
+    repo: Repository, part: CollectionMerge, sides: Sequence[Manifest | None]
 ) -> tuple[Collection | None, list[StoredConflict]]:
     """Merge the entries of one collection that both sides changed."""
     assert part.ours is not None and part.theirs is not None
@@ -272,7 +273,7 @@ def _merge_entries(
 
         combine = FileMerger(_loader(repo), store.put).combine
     elif split_collection(part.name):
-        prepared = _prepare_rows(repo, part)
+        prepared = _prepare_rows(repo, part, sides)
         if prepared is None:
             return part.ours, [_whole(part, "schema")]
         schema, combine = prepared
@@ -305,9 +306,11 @@ def _loader(repo: Repository) -> LoadContent:
     return content_loader(repo.store)
 
 
-def _prepare_rows(repo: Repository, part: CollectionMerge) -> tuple[ObjectId, Combine] | None:
+def _prepare_rows(
+    repo: Repository, part: CollectionMerge, sides: Sequence[Manifest | None]
+) -> tuple[ObjectId, Combine] | None:
     """Return the merged schema's id and what merges rows, or None if there is no such schema."""
-    from gsync.sync.recorded import get_schema
+    from gsync.sync.recorded import get_schema, policies_of
     from gsync.views.rows.merge import RowMerger, merge_schemas
     from gsync.views.rows.schema import encode_schema
     from gsync.views.rows.values import spill_to
@@ -319,7 +322,10 @@ def _prepare_rows(repo: Repository, part: CollectionMerge) -> tuple[ObjectId, Co
     if merged is None:
         return None
     oid = repo.store.put(Kind.SCHEMA, encode_schema(merged))
-    merger = RowMerger(base, ours, theirs, merged, _loader(repo), spill_to(repo.store.put))
+    merger = RowMerger(
+        *(base, ours, theirs, merged),
+        *(_loader(repo), spill_to(repo.store.put), policies_of(repo, sides, part.name)),
+    )
     return oid, merger.combine
 
 

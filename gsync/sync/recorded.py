@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from gsync.config import Tables, parse_shared
 from gsync.errors import Invalid, NotFound
@@ -23,6 +24,9 @@ from gsync.views.rows.schema import (
     decode_view,
 )
 from gsync.views.rows.values import LoadContent
+
+if TYPE_CHECKING:
+    from gsync.views.rows.policies import Policies
 
 
 def collection_name(database: str, table: str) -> str:
@@ -85,6 +89,24 @@ def tables_of(repo: Repository, manifest: Manifest | None) -> Mapping[str, Table
             except Invalid:
                 pass
     return repo.config.shared.databases
+
+
+def policies_of(repo: Repository, sides: Sequence[Manifest | None], collection: str) -> Policies:
+    """Return the policies that count in a merge of a table: what the three `gsync.toml` say.
+
+    Args:
+        sides: The manifests base, ours and theirs.
+    """
+    from gsync.views.rows.policies import Policies, join_groups, merge_policies
+
+    database, table = split_collection(collection) or ("", "")
+    found = []
+    for manifest in sides:
+        config = tables_of(repo, manifest).get(database, {}).get(table) if manifest else None
+        found.append(
+            Policies(dict(config.merge), join_groups(config.together)) if config else Policies()
+        )
+    return merge_policies(*found)
 
 
 def find_table(manifest: Manifest, name: str) -> Collection:

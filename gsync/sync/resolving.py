@@ -13,7 +13,7 @@ from gsync.objects.model import FILES
 from gsync.objects.oid import Kind
 from gsync.sync.comparetables import split_collection
 from gsync.sync.merging import Unfinished, find_unfinished, list_conflicts, read_side
-from gsync.sync.recorded import content_loader, find_table, get_schema
+from gsync.sync.recorded import content_loader, find_table, get_schema, policies_of
 from gsync.sync.repository import Repository
 from gsync.transfer.history import get_manifest, merge_base
 from gsync.views.conflicts import StoredConflict
@@ -138,13 +138,18 @@ def _row_merger(repo: Repository, unfinished: Unfinished, name: str, schema: Sch
     """Return what merges rows of a table that both sides of a merge have, to `schema`."""
     schemas = []
     base = merge_base(repo.store, unfinished.ours, unfinished.theirs)
-    for oid in (base, unfinished.ours, unfinished.theirs):
-        found = get_manifest(repo.store, oid).find(name) if oid is not None else None
+    sides = [
+        get_manifest(repo.store, oid) if oid is not None else None
+        for oid in (base, unfinished.ours, unfinished.theirs)
+    ]
+    for side in sides:
+        found = side.find(name) if side is not None else None
         schemas.append(get_schema(repo.store, found) if found is not None else None)
     before, ours, theirs = schemas
     assert ours is not None and theirs is not None  # both have the row
     return RowMerger(
-        before, ours, theirs, schema, content_loader(repo.store), spill_to(repo.store.put)
+        *(before, ours, theirs, schema, content_loader(repo.store), spill_to(repo.store.put)),
+        policies_of(repo, sides, name),
     )
 
 

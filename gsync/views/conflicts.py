@@ -1,4 +1,4 @@
-"""Conflicts as entries of the collection `conflicts` (13-merge, section 7)."""
+"""Conflicts as entries of the collection `conflicts` (13-merge, section 8)."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def decode_conflict(key: bytes, value: bytes) -> StoredConflict:
     """Return the conflict that an entry from anywhere encodes.
 
     Raises:
-        NotCanonical: 13-merge, section 7, does not hold.
+        NotCanonical: 13-merge, section 8, does not hold.
     """
     match decode(value, VALUE_BYTES_MAX):
         case [str() as kind, base, ours, theirs, resolution, *rest] if kind in KINDS:

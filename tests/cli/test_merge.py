@@ -313,3 +313,58 @@ def test_a_whole_table_goes_by_its_short_name(tmp_path: Path) -> None:
     assert "7" in message
     gsync_in(two, "merge", "--continue")
     assert "db/main/t: 1 row" in gsync_in(two, "show").text
+
+
+def test_policies_settle_what_both_changed(tmp_path: Path) -> None:
+    """What `gsync.toml` says of a column is done by `sync`; the rest is a conflict as ever."""
+    tables = Tables(
+        tmp_path,
+        "CREATE TABLE posts (id INTEGER PRIMARY KEY NOT NULL, body TEXT, views INTEGER, at INTEGER,"
+        " status TEXT, done INTEGER)",
+        "INSERT INTO posts SELECT value, 'a\nb\nc\n', 10, 1, 'open', 0 FROM json_each('[1, 2]')",
+    )
+    one, two = tables.one, tables.two
+    toml = (one / "gsync.toml").read_text().replace(
+        "[db.main.tables.posts]",
+        '[db.main.tables.posts]\ntogether = [["status", "done"]]\n'
+        'merge = { body = "text3", views = "counter", status = "latest(at)" }',
+    )  # fmt: skip
+    (one / "gsync.toml").write_text(toml)
+    gsync_in(one, "snapshot", "-m", "policies")
+    gsync_in(one, "push")
+    gsync_in(two, "pull")
+    edit = "UPDATE posts SET body = replace(body, '{0}', '{1}'), views = views + {2}, at = {2}"
+    tables.run("one", edit.format("a", "A", 3) + ", done = 1 WHERE id = 1")
+    tables.run("two", edit.format("c", "C", 5) + ", status = 'closed' WHERE id = 1")
+    tables.run("one", "UPDATE posts SET done = 2 WHERE id = 2")
+    tables.run("two", "UPDATE posts SET done = 3 WHERE id = 2")
+    gsync_in(one, "snapshot")
+    gsync_in(one, "push")
+    gsync_in(two, "sync", code=1)
+    (conflict,) = json_in(two, "conflicts")["conflicts"]
+    assert (conflict["key"], list(conflict["cells"])) == ([2], ["done"])
+    gsync_in(two, "resolve", "--in", "posts", "2", "--theirs")
+    gsync_in(two, "merge", "--continue")
+    gsync_in(two, "push")
+    gsync_in(one, "pull")
+    expected = [(1, "A\nb\nC\n", 18, 5, "closed", 0), (2, "a\nb\nc\n", 10, 1, "open", 2)]
+    for name in ("one", "two"):
+        assert tables.rows(name, "SELECT * FROM posts ORDER BY id") == expected
+
+
+def test_a_policy_that_settles_nothing_is_refused(tmp_path: Path) -> None:
+    """A policy for a column that is not there, or of a type that it does not go with."""
+    tables = Tables(
+        tmp_path, "CREATE TABLE t (id INTEGER PRIMARY KEY NOT NULL, a BLOB)", "SELECT 1"
+    )
+    toml = tables.one / "gsync.toml"
+    before = toml.read_text()
+    for policy, said in (
+        ('a = "max"', "max does not go with a, a bytes"),
+        ('b = "ours"', "no column b, for ours"),
+        ('a = "latest(b)"', "no column b, for latest(b)"),
+    ):
+        added = f"[db.main.tables.t]\nmerge = {{ {policy} }}"
+        toml.write_text(before.replace("[db.main.tables.t]", added))
+        message, _ = refused(tables.one, "snapshot", code=2)
+        assert said in message

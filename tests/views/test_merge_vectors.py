@@ -20,6 +20,7 @@ from gsync.views.conflicts import decode_conflict, encode_conflict, encode_confl
 from gsync.views.files import decode_entry
 from gsync.views.mergefiles import FileMerger, find_path_conflicts
 from gsync.views.rows.merge import RowMerger, merge_schemas
+from gsync.views.rows.policies import Policies
 from gsync.views.rows.schema import decode_schema
 from gsync.views.textmerge import merge_lines
 
@@ -106,6 +107,21 @@ def test_rows(case: dict[str, str | None]) -> None:
     )
     assert found.conflict == case.get("conflict")
     assert found.value == swapped.value == read(case.get("merged"))
+
+
+@pytest.mark.parametrize("case", cases("policies"))
+def test_policies(case: dict[str, Any]) -> None:
+    """Rows of tables with policies merge to the row given, or conflict as given."""
+    schema = decode_schema(bytes.fromhex(VECTORS["policy schema"]))
+    policies = Policies(case["merge"], tuple(map(tuple, case["together"])))
+
+    def refuse(content: Reference | bytes) -> Any:
+        raise AssertionError("nothing here is long enough to be spilled")
+
+    merger = RowMerger(schema, schema, schema, schema, refuse, refuse, policies)
+    base, ours, theirs = (read(case[side]) for side in ("base", "ours", "theirs"))
+    found = merger.combine(b"k", base, ours, theirs)
+    assert (found.conflict, found.value) == (case.get("conflict"), read(case.get("merged")))
 
 
 @pytest.mark.parametrize("case", cases("schemas"))

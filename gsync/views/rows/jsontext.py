@@ -37,9 +37,18 @@ def canonical_json(text: str) -> str:
             or arrays and objects more than DEPTH_MAX deep. No number is expanded before
             its length is known.
     """
+    return write_json(read_json(text))
+
+
+def read_json(text: str) -> Any:
+    """Return the document `text` as objects that `write_json` takes; numbers keep their spelling.
+
+    Raises:
+        NotJson: as for `canonical_json`.
+    """
     _check_depth(text)
     try:
-        return _write(_READER.decode(text))
+        return _READER.decode(text)
     except NotNumeric as error:
         raise NotJson(f"not JSON that can be recorded: {error.message}") from error
     except ValueError as error:
@@ -58,7 +67,8 @@ def _check_depth(text: str) -> None:
             raise NotJson(f"JSON nested deeper than {DEPTH_MAX}")
 
 
-def _write(value: Any) -> str:
+def write_json(value: Any) -> str:
+    """Return the canonical form of what `read_json` returned, or of what is made of such."""
     kind = type(value)
     if kind is str:
         return _write_text(value)
@@ -67,10 +77,10 @@ def _write(value: Any) -> str:
     if kind is dict:
         members = [(name.encode(), name) for name in value]
         members.sort(key=lambda member: (len(member[0]), member[0]))
-        inner = [f"{_write_text(name)}: {_write(value[name])}" for _, name in members]
+        inner = [f"{_write_text(name)}: {write_json(value[name])}" for _, name in members]
         return "{" + ", ".join(inner) + "}"
     if kind is list:
-        return "[" + ", ".join([_write(item) for item in value]) + "]"
+        return "[" + ", ".join([write_json(item) for item in value]) + "]"
     return _CONSTANTS[value]
 
 
@@ -106,7 +116,7 @@ def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         # jsonb refuses U+0000 and the like in members, too, that a later one replaces.
         for _, value in pairs:
-            _write(value)
+            write_json(value)
     return found
 
 

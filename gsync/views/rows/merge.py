@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import zip_longest
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
+from gsync.errors import Invalid
 from gsync.maps.merge import Combined
 from gsync.objects.encoding import Reference, Value, encode
+from gsync.views.mergefiles import TEXT_BYTES_MAX
+from gsync.views.rows.policies import (
+    SIDES,
+    UNSETTLED,
+    Policies,
+    latest_column,
+    newer_side,
+    settler,
+)
 from gsync.views.rows.schema import Column, Schema
 from gsync.views.rows.values import (
     SPILL_CELL_BYTES,
@@ -32,6 +42,23 @@ class _Absent:
 _ABSENT = _Absent()
 
 
+class _Cell(NamedTuple):
+    """A column of the merged schema; `known` is whether the base's is of the same type."""
+
+    slot: int
+    name: str
+    type: str
+    known: bool
+
+
+class _Rows(NamedTuple):
+    """The cells of the three rows by slot; _ABSENT where the base has none."""
+
+    base: list[Value]
+    ours: list[Value]
+    theirs: list[Value]
+
+
 class RowMerger:
     """Merges rows of one table; `combine` is what `merge_maps` takes.
 
@@ -42,6 +69,7 @@ class RowMerger:
         load: Returns the content of a spilled cell; asked only where cells of at most
             SPILL_CELL_BYTES were spilled, as they may come back into the merged row.
         spill: Keeps the content of a cell that is too long for its row.
+        policies: What settles cells that both sides changed, and which go together.
     """
 
     def __init__(
@@ -52,13 +80,22 @@ class RowMerger:
         merged: Schema,
         load: LoadContent,
         spill: SpillContent,
+        policies: Policies | None = None,
     ) -> None:
         self.schema = merged
+        self._policies = policies or Policies()
         self._widths = (base.width if base else 0, ours.width, theirs.width)
         self._load = load
         self._spill = spill
         old = {c.slot: c.type for c in base.columns if not c.retired} if base else {}
-        self._columns = [(c.slot, c.name, c.type, old.get(c.slot) == c.type) for c in merged.live]
+        self._columns = [
+            _Cell(c.slot, c.name, c.type, old.get(c.slot) == c.type) for c in merged.live
+        ]
+        self._by_name = {column.name: column for column in self._columns}
+        self._groups = [
+            [self._by_name[name] for name in group if name in self._by_name]
+            for group in self._policies.together
+        ]
 
     def combine(
         self, key: bytes, base: bytes | None, ours: bytes | None, theirs: bytes | None
@@ -87,8 +124,13 @@ class RowMerger:
     ) -> bytes:
         """Return the merged row with the cells of some columns from `base`, `ours` or `theirs`.
 
-        Cells that clash and are not in `sides` are those of ours.
+        Cells that clash and are not in `sides` are those of ours, but columns that go together
+        come from one side.
+
+        Raises:
+            Invalid: `sides` names several for columns that go together.
         """
+        sides = self._with_groups(sides)
         cells, clashes = self._merge(base, ours, theirs)
         rows = {
             "base": self._cells(base, self._widths[0]) if base is not None else cells,
@@ -105,6 +147,19 @@ class RowMerger:
             cells[slot] = found
         return encode_row(cells, self._spill)
 
+    def _with_groups(self, sides: Mapping[str, str]) -> Mapping[str, str]:
+        found = dict(sides)
+        for group in self._groups:
+            names = [column.name for column in group]
+            chosen = {sides[name] for name in names if name in sides}
+            if len(chosen) > 1:
+                raise Invalid(
+                    f"{', '.join(names)} go together, so all come from one side",
+                    hint="'together' in gsync.toml says so",
+                )
+            found |= dict.fromkeys(names, *chosen) if chosen else {}
+        return found
+
     def _deleted(self, base: bytes | None, ours: bytes | None, theirs: bytes | None) -> Combined:
         kept = ours if theirs is None else theirs
         assert base is not None and kept is not None  # else the sides would not differ
@@ -120,26 +175,90 @@ class RowMerger:
         self, base: bytes | None, ours: bytes, theirs: bytes
     ) -> tuple[list[Value], list[str]]:
         """Return the merged cells, and the columns whose cells could not be merged."""
-        old = self._cells(base, self._widths[0]) if base is not None else None
         mine, other = self._cells(ours, self._widths[1]), self._cells(theirs, self._widths[2])
+        rows = _Rows(self._base_cells(base), mine, other)
         cells: list[Value] = [None] * self.schema.width
         clashes = []
-        for slot, name, type_, known in self._columns:
-            before: Value = _ABSENT
-            if old is not None:
-                # A column that is new since the base was NULL in every row.
-                before = old[slot] if known else _ABSENT if slot < self._widths[0] else None
-            found = _merge_cell(type_, before, mine[slot], other[slot])
+        sides: dict[int, str | None] = {}
+        for group in self._groups:
+            sides |= dict.fromkeys((column.slot for column in group), self._group_side(group, rows))
+        for column in self._columns:
+            slot = column.slot
+            match sides.get(slot):
+                case "ours":
+                    found = mine[slot]
+                case "theirs":
+                    found = other[slot]
+                case None:
+                    found = _merge_cell(column.type, rows.base[slot], mine[slot], other[slot])
+                    if found is _ABSENT:
+                        found = self._settle(column, rows)
+                case _:  # both changed the group, and nothing says whose it is
+                    found = mine[slot] if _agree(column, mine, other) else _ABSENT
             if found is _ABSENT:
-                clashes.append(name)
+                clashes.append(column.name)
             elif type(found) is Reference and found.length <= SPILL_CELL_BYTES:
-                found = load_cell(type_, found, self._load)
+                found = load_cell(column.type, found, self._load)
             cells[slot] = found
         return cells, clashes
+
+    def _base_cells(self, base: bytes | None) -> list[Value]:
+        if base is None:
+            return [_ABSENT] * self.schema.width
+        cells = self._cells(base, self._widths[0])
+        for slot, _, _, known in self._columns:
+            # A column that is new since the base was NULL in every row.
+            if not known and slot < self._widths[0]:
+                cells[slot] = _ABSENT
+        return cells
+
+    def _group_side(self, group: list[_Cell], rows: _Rows) -> str | None:
+        """Return whose cells a group has, "" if nothing says; None if cell by cell will do."""
+        if (
+            all(_agree(column, rows.ours, rows.theirs) for column in group)
+            or all(_agree(column, rows.base, rows.ours) for column in group)
+            or all(_agree(column, rows.base, rows.theirs) for column in group)
+        ):
+            return None
+        named = {self._policies.columns.get(column.name) for column in group} - {None}
+        return (self._side(named.pop(), rows) if len(named) == 1 else None) or ""
+
+    def _side(self, policy: str | None, rows: _Rows) -> str | None:
+        """Return the side that a policy takes all of, or None."""
+        if policy is None or policy in SIDES:
+            return policy
+        clock = self._by_name.get(latest_column(policy) or "")
+        if clock is None:
+            return None
+        return newer_side(
+            clock.type,
+            *(self._loaded(clock, side[clock.slot]) for side in (rows.ours, rows.theirs)),
+        )
+
+    def _settle(self, column: _Cell, rows: _Rows) -> Value:
+        """Return what the column's policy makes of a cell that both changed, or _ABSENT."""
+        policy = self._policies.of(column.name)
+        side = self._side(policy, rows)
+        if side is not None:
+            return (rows.ours if side == "ours" else rows.theirs)[column.slot]
+        cells = [cells[column.slot] for cells in rows]
+        if any(type(cell) is Reference and cell.length > TEXT_BYTES_MAX for cell in cells):
+            return _ABSENT
+        base, ours, theirs = (self._loaded(column, cell) for cell in cells)
+        found = settler(policy, column.type)(base, ours, theirs)
+        return _ABSENT if found is UNSETTLED else found
+
+    def _loaded(self, column: _Cell, cell: Value) -> Value:
+        return None if cell is _ABSENT else load_cell(column.type, cell, self._load)
 
     def _cells(self, row: bytes, width: int) -> list[Value]:
         cells = decode_row(row, width)
         return cells + [None] * (self.schema.width - len(cells))
+
+
+def _agree(column: _Cell, one: list[Value], other: list[Value]) -> bool:
+    a, b = one[column.slot], other[column.slot]
+    return _same(a, b) or _equal(column.type, a, b)
 
 
 def _merge_cell(type_: str, base: Value, ours: Value, theirs: Value) -> Value:
