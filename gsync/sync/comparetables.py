@@ -14,7 +14,7 @@ from gsync.objects.oid import Kind
 from gsync.store.base import ObjectReader
 from gsync.views.rows.keys import decode_key
 from gsync.views.rows.schema import Schema, decode_schema
-from gsync.views.rows.values import decode_row
+from gsync.views.rows.values import decode_row, same_cell
 
 PREFIX = "db/"
 
@@ -155,7 +155,7 @@ def describe_rows(
         cells = tuple(
             CellChange(name, types[name], before.get(name), after.get(name))
             for name in names
-            if not _same(before.get(name), after.get(name))
+            if not same_cell(before.get(name), after.get(name))
         )
         yield RowChange(collection, status, key, cells, old if status == "deleted" else new)
 
@@ -164,11 +164,6 @@ def read_row(schema: Schema, row: bytes) -> dict[str, Value]:
     """Return the cells of a row by column, without the key; spilled ones as references."""
     cells = decode_row(row, schema.width)
     return {column.name: cells[column.slot] for column in schema.live}
-
-
-def _same(old: Value, new: Value) -> bool:
-    # 1, 1.0 and True are equal to Python, and -0.0 to 0.0; as cells they are not.
-    return type(old) is type(new) and repr(old) == repr(new)
 
 
 def _find(manifest: Manifest | None, name: str) -> Collection | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +17,9 @@ from gsync.sync.repository import Repository
 from gsync.transfer.history import get_manifest, merge_base
 from gsync.views.conflicts import StoredConflict
 from gsync.views.files import EntryType, FileEntry, encode_entry
-from gsync.views.rows.keys import encode_key
 from gsync.views.rows.merge import RowMerger
 from gsync.views.rows.schema import Schema
-from gsync.views.rows.texts import parse_cell
+from gsync.views.rows.show import parse_key
 from gsync.views.rows.values import decode_row, spill_to
 
 
@@ -61,24 +59,7 @@ def row_key(repo: Repository, collection: str, text: str) -> bytes:
     found = unfinished.manifest.find(collection) if unfinished else None
     if found is None or split_collection(collection) is None:
         raise Invalid(f"{collection} is no table", hint="'gsync conflicts' lists what is open")
-    schema = get_schema(repo.store, found)
-    parts = [text] if len(schema.key) == 1 else _split_key(text)
-    if len(parts) != len(schema.key):
-        names = ", ".join(name for name, _ in schema.key)
-        raise Invalid(f"the key of {schema.table} is ({names}): expected {len(schema.key)} values")
-    types = [type_ for _, type_ in schema.key]
-    return encode_key(types, [parse_cell(t, p) for t, p in zip(types, parts, strict=True)])
-
-
-def _split_key(text: str) -> list[str]:
-    """Return the parts of a key: of a JSON array, as 'conflicts --json' has it, or by commas."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    if type(found) is not list:
-        return text.split(",")
-    return [part if type(part) is str else json.dumps(part) for part in found]
+    return parse_key(get_schema(repo.store, found), text)
 
 
 def file_value(repo: Repository, path: Path) -> bytes:

@@ -1,10 +1,9 @@
-"""db: add, list, status, diff, show, restore, materialize."""
+"""db: add, list, status, diff, restore, materialize; the others are put in at the end."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,23 +16,19 @@ from gsync.cli.app import (
     group,
     split_names,
 )
+from gsync.cli.commands.dbrows import blame, log, show
 from gsync.cli.commands.syncall import db_sync
 from gsync.cli.output import emit, note, print_json, short, style, table, warn, when, write_lines
 from gsync.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
-    from gsync.objects.model import Collection
     from gsync.replicas.tables.plan import Proposal
     from gsync.sync.comparetables import RowChange, TableCounts
     from gsync.sync.databases import Addition
     from gsync.sync.repository import Repository
-    from gsync.views.rows.schema import Schema
 
 # Rows that `db status` names of each table; the rest is counted.
 _STATUS_ROWS = 10
-_SHOW_ROWS = 100
-# Rows that the columns of plain text are measured by; longer values after them stick out.
-_MEASURED_ROWS = 1000
 
 
 @group()
@@ -336,122 +331,6 @@ def diff(app: App, words: tuple[str, ...], stat: bool, exit_code: bool) -> None:
         app.exit(1)
 
 
-# --- show ----------------------------------------------------------------------------
-
-
-@db.command("show")
-@click.argument("target", metavar="REV:TABLE")
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(min=0),
-    default=_SHOW_ROWS,
-    show_default=True,
-    help="Show at most so many rows; 0 shows all",
-)
-@click.pass_obj
-def show(app: App, target: str, limit: int) -> None:
-    """Show the rows of a recorded table; offline.
-
-    NULL stands bare; an empty text, and one that could be taken for something else, in quotes.
-    """
-    from gsync.sync.recorded import find_table, get_schema
-    from gsync.transfer.history import get_manifest
-
-    rev, colon, name = target.rpartition(":")
-    if not colon:
-        raise Invalid(
-            f"not REV:TABLE: {target!r}",
-            hint="write it as in 'gsync db show HEAD:users'; 'gsync db list' names the tables",
-        )
-    with app.open() as repo:
-        oid = app.resolve(repo, rev or "HEAD")
-        collection = find_table(get_manifest(repo.store, oid), name)
-        schema = get_schema(repo.store, collection)
-        if app.json:
-            print_json(
-                {"manifest": oid.hex()} | _table_json(repo, collection, schema, limit or None)
-            )
-            return
-        _print_rows(app, repo, collection, schema, limit or None)
-    if limit and collection.count > limit:
-        note(app, f"… and {collection.count - limit:,} more row(s); --limit 0 shows all.")
-
-
-def _table_json(
-    repo: Repository, collection: Collection, schema: Schema, limit: int | None
-) -> dict[str, Any]:
-    from gsync.cli.rows import value_json
-    from gsync.sync.recorded import content_loader
-    from gsync.sync.tablefiles import list_rows
-
-    load = content_loader(repo.store)
-    types = schema.types()
-    rows = [
-        {
-            name: value_json(value, types[name], load)
-            for name, value in (
-                dict(zip([k.name for k in schema.key], key, strict=True)) | cells
-            ).items()
-        }
-        for key, cells in islice(list_rows(repo.store, collection), limit)
-    ]
-    return {
-        "collection": collection.name,
-        "key": [key.name for key in schema.key],
-        "columns": types,
-        "count": collection.count,
-        "rows": rows,
-    }
-
-
-def _print_rows(
-    app: App, repo: Repository, collection: Collection, schema: Schema, limit: int | None
-) -> None:
-    from gsync.cli.rows import value_text
-    from gsync.sync.recorded import content_loader
-    from gsync.sync.tablefiles import list_rows
-
-    load = content_loader(repo.store)
-    types = list(schema.types().items())
-
-    def texts() -> Iterator[list[str]]:
-        for key, cells in islice(list_rows(repo.store, collection), limit):
-            values = [*key, *(cells[name] for name, _ in types[len(key) :])]
-            yield [
-                value_text(value, type_, load, quote=False)
-                for value, (_, type_) in zip(values, types, strict=True)
-            ]
-
-    header = [name for name, _ in types]
-    rows = texts()
-    while batch := list(islice(rows, _MEASURED_ROWS)):
-        _print_batch(app, header, batch, keys=len(schema.key))
-        header = []
-    if header:
-        _print_batch(app, header, [], keys=len(schema.key))
-
-
-def _print_batch(
-    app: App, header: Sequence[str], rows: Sequence[Sequence[str]], *, keys: int
-) -> None:
-    if not sys.stdout.isatty():
-        write_lines(table(rows, header))
-        return
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=SIMPLE_HEAD, show_header=bool(header), pad_edge=False)
-    for at in range(len(rows[0]) if rows else len(header)):
-        name = Text(header[at]) if header else ""
-        shown.add_column(name, style="bold" if at < keys else "", overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(c, style="dim italic" if c == "NULL" else "") for c in row))
-    Console(no_color=not app.color, highlight=False).print(shown)
-
-
 # --- restore, materialize ------------------------------------------------------------
 
 
@@ -591,4 +470,5 @@ def _write_file(
     )
 
 
-db.add_command(db_sync)
+for command_ in (show, log, blame, db_sync):
+    db.add_command(command_)

@@ -25,11 +25,10 @@ from gsync.views.rows.values import (
     BadRow,
     LoadContent,
     SpillContent,
-    content_of,
     decode_row,
     encode_row,
     load_cell,
-    name_content,
+    same_cell,
 )
 
 _T = TypeVar("_T")
@@ -275,16 +274,10 @@ def _merge_cell(type_: str, base: Value, ours: Value, theirs: Value) -> Value:
 
 
 def _same(one: Value, other: Value) -> bool:
-    """Return whether two cells are the same, one of them spilled or not."""
-    if type(one) is not type(other):
-        if type(one) is Reference:
-            one, other = other, one
-        if type(other) is not Reference or one is _ABSENT:
-            return False
-        content = content_of(one)
-        return content is not None and name_content(content) == other
-    # A float is equal to others that are not the same cell; nothing in an array is one.
-    return bool(encode([one]) == encode([other])) if type(one) is float else bool(one == other)
+    """Return whether two cells are the same; one that is absent is the same as none."""
+    return one is other is _ABSENT or (
+        one is not _ABSENT and other is not _ABSENT and same_cell(one, other)
+    )
 
 
 def _equal(type_: str, one: Value, other: Value) -> bool:

@@ -20,7 +20,7 @@ from gsync.views.rows.numerics import (
     SPECIAL,
     is_numeric,
 )
-from gsync.views.rows.times import parse_timestamp, parse_timestamptz
+from gsync.views.rows.order import ORDERED, rank
 from gsync.views.textmerge import merge_lines
 
 CONFLICT = "conflict"
@@ -28,12 +28,9 @@ SIDES = frozenset({"ours", "theirs"})
 
 _INT_LIMIT = 1 << 63
 _EXACT = Context(prec=DIGITS_BEFORE_MAX + DIGITS_AFTER_MAX + 2)
-_ORDERED = frozenset(
-    {"bool", "int", "numeric", "float", "text", "date", "timestamp", "timestamptz"}
-)
 _TYPES: dict[str, frozenset[str]] = {
-    "max": _ORDERED,
-    "min": _ORDERED,
+    "max": ORDERED,
+    "min": ORDERED,
     "counter": frozenset({"int", "numeric"}),
     "union": frozenset({"text[]", "jsonb"}),
     "json3": frozenset({"jsonb"}),
@@ -80,7 +77,7 @@ def suits(policy: str, type_: str) -> bool:
     For `latest(COLUMN)` that is the type of the column that it looks at.
     """
     if latest_column(policy) is not None:
-        return type_ in _ORDERED
+        return type_ in ORDERED
     return type_ in _TYPES.get(policy, (type_,))
 
 
@@ -149,7 +146,7 @@ def settler(policy: str, type_: str) -> Settle:
 
 def newer_side(type_: str, ours: Value, theirs: Value) -> str | None:
     """Return the side whose cell, of a column that `latest` looks at, is the greater one."""
-    mine, other = _rank(type_, ours), _rank(type_, theirs)
+    mine, other = rank(type_, ours), rank(type_, theirs)
     if mine == other:
         return None
     return "ours" if mine > other else "theirs"
@@ -163,29 +160,10 @@ def _extreme(type_: str, *, highest: bool) -> Settle:
     def settle(base: Value, ours: Value, theirs: Value) -> Any:
         if ours is None or theirs is None:  # a value is preferred to none, either way
             return theirs if ours is None else ours
-        mine, other = _rank(type_, ours), _rank(type_, theirs)
+        mine, other = rank(type_, ours), rank(type_, theirs)
         return ours if (mine > other) == highest else theirs
 
     return settle
-
-
-def _rank(type_: str, cell: Value) -> tuple[int, Any]:
-    """Return what orders the cells of a type as Postgres does, NULL below all."""
-    if cell is None:
-        return -2, 0
-    if cell in ("-infinity", "-Infinity") and type_ != "text":
-        return -1, 0
-    if cell in ("infinity", "Infinity") and type_ != "text":
-        return 1, 0
-    if type_ == "numeric":
-        return (2, 0) if cell == "NaN" else (0, Decimal(cell))
-    if type_ == "float":
-        return (2, 0) if cell != cell else (0, cell)
-    if type_ == "text":
-        return 0, cell.encode()
-    if type(cell) is str:  # a time too far for the integer
-        return 0, (parse_timestamp if type_ == "timestamp" else parse_timestamptz)(cell)
-    return 0, cell
 
 
 def _count_int(base: Value, ours: Value, theirs: Value) -> Any:

@@ -150,6 +150,19 @@ def content_of(cell: Value) -> bytes | None:
     return encode(cell) if kind is list else None
 
 
+def same_cell(one: Value, other: Value) -> bool:
+    """Return whether two cells are the same, one of them spilled or not; 1.0 is not 1."""
+    if type(one) is not type(other):
+        if type(one) is Reference:
+            one, other = other, one
+        if type(other) is not Reference:
+            return False
+        content = content_of(one)
+        return content is not None and name_content(content) == other
+    # A float is equal to others that are not the same cell; nothing in an array is one.
+    return bool(encode([one]) == encode([other])) if type(one) is float else bool(one == other)
+
+
 def _spilled(cells: list[Value], spill: SpillContent) -> bytes:
     """Return the row with what is too long replaced (11-rows, section 5, rules 1 to 3)."""
     cells = _with_one_nan(cells)
