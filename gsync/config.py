@@ -81,6 +81,8 @@ class TableConfig:
         keep_rows: Whether an apply deletes rows only when told to.
         merge: The merge policy of columns, by name; a tuple of pairs.
         together: Groups of columns that a merge takes from one side.
+        where: Columns, and the values of which a recorded row has one; a tuple of pairs.
+        follow: Columns that refer to a row of another table, which has to be recorded.
     """
 
     key: tuple[str, ...]
@@ -91,6 +93,8 @@ class TableConfig:
     keep_rows: bool = False
     merge: tuple[tuple[str, str], ...] = ()
     together: tuple[tuple[str, ...], ...] = ()
+    where: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    follow: tuple[str, ...] = ()
 
     def roles(self) -> dict[str, str]:
         """Return the role of every column that is left out."""
@@ -353,6 +357,8 @@ def _table(name: str, table: _Table) -> TableConfig:
         keep_rows=table.flag("keep_rows"),
         merge=table.texts("merge"),
         together=table.groups("together"),
+        where=table.choices("where"),
+        follow=table.names("follow"),
     )
     table.close()
     if not found.key:
@@ -365,6 +371,11 @@ def _table(name: str, table: _Table) -> TableConfig:
         if column in named:
             raise InvalidConfig(
                 table.file, f"db table {name}: {column} is protected, but not recorded as data"
+            )
+    for column in (*found.follow, *(column for column, _ in found.where)):
+        if column in found.roles():
+            raise InvalidConfig(
+                table.file, f"db table {name}: {column} chooses rows, but is left out of them"
             )
     _check_merge(table.file, f"db table {name}", found, named)
     return found
@@ -505,6 +516,17 @@ class _Table:
             if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
                 raise self._wrong(name, "a list of lists of names", value)
         return tuple(tuple(value) for value in values)
+
+    def choices(self, name: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        values = self._value(name, dict, "a table of values", {})
+        found = []
+        for key, value in values.items():
+            some = value if isinstance(value, list) else [value]
+            if not some or not all(isinstance(one, str | int) for one in some):
+                raise self._wrong(f"{name}.{key}", "a value, or a list of values", value)
+            texts = [str(one).lower() if isinstance(one, bool) else str(one) for one in some]
+            found.append((key, tuple(texts)))
+        return tuple(sorted(found))
 
     def flag(self, name: str) -> bool:
         return bool(self._value(name, bool, "true or false", False))

@@ -44,7 +44,7 @@ from gsync.replicas.tables.plan import plan_tables
 from gsync.store.sqlite import SqliteStore
 from gsync.sync.recorded import collection_name, content_loader, get_schema, recorded_tables
 from gsync.sync.repository import now_us
-from gsync.sync.tables import record_table, stop_on_emptied
+from gsync.sync.tables import record_table, stop_on_emptied, stop_on_left
 from gsync.transfer.history import get_manifest
 from gsync.views.rows.show import show_row
 
@@ -333,6 +333,7 @@ def _scan(
             before = old.get(plan.name)
             found[plan.name], _ = record_table(session, plan, name, before, store)
             stop_on_emptied(plan.name, before, found[plan.name], accept)
+            stop_on_left(session, plan, before, found[plan.name], store, accept)
     return found
 
 

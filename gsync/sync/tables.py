@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from gsync.errors import Conflict
+from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP
 from gsync.objects.encoding import decode_trusted, encode
 from gsync.objects.model import EMPTY_MAP_BODY, Collection, Manifest
 from gsync.objects.oid import Kind, ObjectId
+from gsync.replicas.tables.apply import ROWS_SHOWN_MAX
 from gsync.replicas.tables.base import Database, Session, TablePlan
 from gsync.replicas.tables.plan import plan_tables
 from gsync.replicas.tables.scan import TableScan, scan_table
@@ -33,6 +36,9 @@ from gsync.views.rows.schema import (
     encode_schema,
     encode_view,
 )
+from gsync.views.rows.show import show_row
+
+_KEYS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,46 @@ def stop_on_emptied(
     """Raise Emptied if all rows of a table are gone and nobody said that they may be."""
     if old is not None and old.count and not new.count and table not in accept:
         raise Emptied(table, old.count)
+
+
+class LeftScope(Conflict):
+    """Rows are no longer in the scope of their table, and are there still: not deleted."""
+
+    def __init__(self, table: str, rows: list[str], count: int) -> None:
+        more = f" and {count - len(rows)} more" if count > len(rows) else ""
+        super().__init__(
+            f"{count} row(s) of {table} have left its scope and are there still:"
+            f" {', '.join(rows)}{more}",
+            hint=f"to record them as gone, so that a pull deletes them elsewhere, say --accept"
+            f" {table}",
+            table=table,
+            rows=rows,
+            count=count,
+        )
+
+
+def stop_on_left(
+    session: Session,
+    plan: TablePlan,
+    old: Collection | None,
+    new: Collection,
+    store: ObjectStore,
+    accept: Iterable[str],
+) -> None:
+    """Raise LeftScope if rows that would be recorded as deleted only left the table's scope."""
+    same_view = old is not None and old.view == new.view
+    if plan.view.scope is None or not same_view or plan.name in accept:
+        return
+    gone = (c.key for c in diff_maps(store, old.root if old else None, new.root) if c.new is None)
+    rows: list[str] = []
+    count = 0
+    while keys := list(islice(gone, _KEYS_AT_ONCE)):
+        for key in session.present(plan, keys):
+            count += 1
+            if len(rows) < ROWS_SHOWN_MAX:
+                rows.append(show_row(plan.name, key))
+    if count:
+        raise LeftScope(plan.name, rows, count)
 
 
 # --- Marks ---------------------------------------------------------------------------
@@ -175,6 +221,7 @@ def scan_databases(
                         else "was last brought to another state than HEAD",
                     )
                 stop_on_emptied(plan.name, old, found, accept)
+                stop_on_left(session, plan, old, found, repo.store, accept)
                 collections.append(found)
                 counts.append(count)
                 marks[mark_name(collection)] = make_mark(database, found.root, plan.schema)

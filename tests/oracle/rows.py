@@ -82,12 +82,35 @@ def check_schema(body):
 
 def check_view(body):
     _, columns, condition, extras = record(body, 4, 262144)
-    need(isinstance(columns, list) and condition is None, "layout")
+    need(isinstance(columns, list), "layout")
+    if condition is not None:
+        check_filter(condition, 0)
     for c in columns:
         need(isinstance(c, list) and len(c) == 2 and name_of(c[0]), "layout of a column")
         need(c[1] in ("local", "volatile", "excluded"), "role")
     need(rising([c[0] for c in columns]), "columns are not sorted")
     check_extras(extras)
+
+
+def check_filter(found, depth):
+    need(isinstance(found, list) and len(found) == 2 and depth < 8, "layout of a filter")
+    conditions, follow = found
+    need(isinstance(conditions, list) and (conditions or follow is not None), "an empty filter")
+    for c in conditions:
+        need(isinstance(c, list) and len(c) == 3 and name_of(c[0]), "layout of a condition")
+        need(c[1] in ("bool", "int", "text", "uuid"), "type of a condition")
+        need(isinstance(c[2], list) and 1 <= len(c[2]) <= 1000, "cells of a condition")
+        for cell in c[2]:
+            kind = {"bool": bool, "int": int, "text": str, "uuid": bytes}[c[1]]
+            need(type(cell) is kind, "cell of a condition")
+            need(not isinstance(cell, bytes) or len(cell) == 16, "a uuid of a condition")
+            need(c[1] != "int" or -(1 << 63) <= cell < 1 << 63, "an integer of a condition")
+        need(strict([encode(cell) for cell in c[2]]), "cells are not sorted")
+    need(strict([c[0].encode() for c in conditions]), "conditions are not sorted")
+    if follow is not None:
+        need(isinstance(follow, list) and len(follow) == 4 and name_of(follow[1]), "follow")
+        need(len(names(follow[0])) == len(names(follow[2])) > 0, "columns of a follow")
+        check_filter(follow[3], depth + 1)
 
 
 # --- 4: keys ---

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -212,6 +212,13 @@ class PostgresSession:
 
         with translated(self._shown, plan.name):
             yield from read_rows(self._connection, plan, spill)
+
+    def present(self, plan: TablePlan, keys: Sequence[bytes]) -> list[bytes]:
+        """Return those of `keys` that a row has, whatever the scope; hand in some hundreds."""
+        from gsync.replicas.postgres.scan import present_keys
+
+        with translated(self._shown, plan.name):
+            return present_keys(self._connection, plan, keys)
 
 
 def hide_password(url: str) -> str:

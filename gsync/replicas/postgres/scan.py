@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -22,6 +22,7 @@ from gsync.replicas.postgres import sql
 from gsync.replicas.tables.base import BadRows, TablePlan
 from gsync.views.rows.arrays import parse_array
 from gsync.views.rows.keys import KEY_BYTES_MAX, decode_key, key_encoder
+from gsync.views.rows.texts import format_cell
 from gsync.views.rows.values import SpillContent, encode_row
 
 if TYPE_CHECKING:
@@ -89,6 +90,41 @@ def _read(
         ) from error
 
 
+def present_keys(
+    connection: psycopg.Connection[tuple[Any, ...]], plan: TablePlan, keys: Sequence[bytes]
+) -> list[bytes]:
+    """Return those of `keys` that a row has, whatever the scope."""
+    if not keys:
+        return []
+    encode_key = key_encoder([type_ for _, type_ in plan.schema.key])
+    names, wanted, values = [], [], []
+    for name, type_ in plan.schema.key:
+        column = plan.live.column(name)
+        names.append(f"t.{sql.quote(name)}")
+        wanted.append(f"%s::{column.native if column else type_}")
+    row = f"({', '.join(wanted)})".replace("%", "%%").replace("%%s::", "%s::")
+    for key in keys:
+        cells = zip(decode_key(key), plan.schema.key, strict=True)
+        values += [format_cell(type_, cell) for cell, (_, type_) in cells]
+    outputs = ", ".join(
+        f"({sql.output(plan, name, type_, f't.{sql.quote(name)}')})::pg_catalog.text"
+        for name, type_ in plan.schema.key
+    ).replace("%", "%%")
+    table = sql.qualified(plan.name).replace("%", "%%")
+    found = connection.execute(
+        f"SELECT {outputs} FROM {table} AS t WHERE ({', '.join(names).replace('%', '%%')})"
+        f" IN ({', '.join([row] * len(keys))})",
+        values,
+    ).fetchall()
+    types = [type_ for _, type_ in plan.schema.key]
+    rows = (
+        encode_key([cell_of(type_, text) for type_, text in zip(types, texts, strict=True)])
+        for texts in found
+    )
+    # What was cast to a column's type may have become the key of another row.
+    return sorted(set(keys).intersection(rows))
+
+
 def copy_statement(plan: TablePlan, *, is_utf8: bool) -> str:
     """Return the COPY that reads the table in key order; `is_utf8`: texts sort by UTF-8 already."""
     columns = sql.columns_of(plan)
@@ -99,9 +135,10 @@ def copy_statement(plan: TablePlan, *, is_utf8: bool) -> str:
         sql.sort_key(plan, name, type_, f"t.{sql.quote(name)}", is_utf8)
         for name, type_ in plan.schema.key
     )
-    table = sql.qualified(plan.name)
+    table, scope = sql.qualified(plan.name), plan.view.scope
+    where = f" WHERE {sql.in_scope(scope, 't')}" if scope else ""
     return (
-        f"COPY (SELECT {outputs} FROM {table} AS t ORDER BY {order})"
+        f"COPY (SELECT {outputs} FROM {table} AS t{where} ORDER BY {order})"
         " TO STDOUT (FORMAT text, NULL E'\\x0b', ENCODING 'UTF8')"
     )
 

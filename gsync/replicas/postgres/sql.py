@@ -1,11 +1,15 @@
 """Names and expressions of SQL, for what is read and what is written.
 
-Every name that comes from a catalog passes `quote`; values never stand in a statement.
+Every name that comes from a catalog passes `quote`; no values stand in a statement but those
+of scopes, by way of `literal`: COPY takes no parameters.
 """
 
 from __future__ import annotations
 
+from gsync.objects.encoding import Value
 from gsync.replicas.tables.base import TablePlan
+from gsync.views.rows.scope import Scope
+from gsync.views.rows.texts import format_cell
 
 BPCHAR = ("character(", "bpchar")
 
@@ -66,6 +70,39 @@ def sort_key(plan: TablePlan, name: str, type_: str, column: str, is_utf8: bool)
     if is_utf8:
         return fine(plan, name, type_, column)
     return f"pg_catalog.convert_to({output(plan, name, type_, column)}, 'UTF8')"
+
+
+def in_scope(scope: Scope | None, alias: str, depth: int = 0) -> str:
+    """Return a condition that is true for the rows of `alias` in scope, and else false, or NULL."""
+    if scope is None:
+        return "true"
+    parts = []
+    for condition in scope.conditions:
+        column = f"{alias}.{quote(condition.column)}"
+        if condition.type == "text":
+            column = f'{column}::pg_catalog.text COLLATE pg_catalog."C"'
+        values = ", ".join(literal(condition.type, cell) for cell in condition.cells)
+        parts.append(f"{column} IN ({values})")
+    follow = scope.follow
+    if follow is not None:
+        parent = f"gsync_parent_{depth}"
+        pairs = zip(follow.columns, follow.parent_columns, strict=True)
+        same = " AND ".join(f"{parent}.{quote(b)} = {alias}.{quote(a)}" for a, b in pairs)
+        parts.append(
+            f"EXISTS (SELECT FROM {qualified(follow.parent)} AS {parent}"
+            f" WHERE {same} AND {in_scope(follow.scope, parent, depth + 1)})"
+        )
+    return f"({' AND '.join(parts)})"
+
+
+def literal(type_: str, cell: Value) -> str:
+    """Return a cell of a type that scopes look at as SQL, under `standard_conforming_strings`."""
+    if type_ == "bool":
+        return "true" if cell else "false"
+    if type_ == "int":
+        return f"{cell:d}"
+    text = format_cell(type_, cell).replace("'", "''")
+    return f"'{text}'::pg_catalog.{type_}"
 
 
 def fine(plan: TablePlan, name: str, type_: str, column: str) -> str:

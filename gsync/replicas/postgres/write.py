@@ -11,7 +11,7 @@ is checked, so that a deferred trigger too has done its work before the rows are
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from gsync.replicas.postgres.errors import translated
 from gsync.replicas.postgres.inspect import logical_name
 from gsync.replicas.postgres.scan import cell_of
 from gsync.replicas.tables.base import Clash, Dragged, LiveUnique, Refused, TablePlan, Unsure
-from gsync.views.rows.keys import decode_key
+from gsync.views.rows.keys import decode_key, key_encoder
 from gsync.views.rows.texts import format_cell
 from gsync.views.rows.values import (
     LoadContent,
@@ -150,7 +150,29 @@ class PostgresWriting(PostgresSession):
             self._run(f"ANALYZE pg_temp.{stage.name}")
         self._stages[plan.name] = stage
 
-    def dragged(self, plan: TablePlan) -> list[Dragged]:
+    def outsiders(self, plan: TablePlan, limit: int) -> list[bytes]:
+        """Return keys to be written that rows out of the table's scope have, at most `limit`."""
+        stage, scope = self._stages[plan.name], plan.view.scope
+        if scope is None:
+            return []
+        types = [type_ for _, type_ in plan.schema.key]
+        encode_key = key_encoder(types)
+        outputs = ", ".join(
+            f"({sql.output(plan, name, type_, f's.{stage.places[name]}')})::pg_catalog.text"
+            for name, type_ in plan.schema.key
+        )
+        with translated(self._shown, plan.name):
+            rows = self._query(
+                f"SELECT {outputs} FROM pg_temp.{stage.name} AS s JOIN"
+                f" {sql.qualified(plan.name)} AS t ON {_same_key(plan, 's')}"
+                f" WHERE NOT s.gone AND {sql.in_scope(scope, 't')} IS NOT TRUE LIMIT {limit:d}"
+            )
+        return [
+            encode_key([cell_of(type_, text) for type_, text in zip(types, row, strict=True)])
+            for row in rows
+        ]
+
+    def dragged(self, plan: TablePlan, plans: Mapping[str, TablePlan]) -> list[Dragged]:
         """Return the rows of other tables that go, or lose a value, with the staged deletions."""
         stage = self._stages[plan.name]
         if not stage.deletes:
@@ -164,13 +186,17 @@ class PostgresWriting(PostgresSession):
                     for one, parent in zip(columns, parents, strict=True)
                 )
                 other = f"{sql.quote(schema)}.{sql.quote(name)}"
-                ((count,),) = self._query(
-                    f"SELECT count(*) FROM {other} AS c, {table} AS t,"
-                    f" pg_temp.{stage.name} AS s WHERE s.gone AND {_same_key(plan, 's')} AND {same}"
+                child = logical_name(schema, name)
+                scope = plans[child].view.scope if child in plans else None
+                ((count, within),) = self._query(
+                    f"SELECT count(*), count(*) FILTER (WHERE {sql.in_scope(scope, 'c')})"
+                    f" FROM {other} AS c, {table} AS t, pg_temp.{stage.name} AS s"
+                    f" WHERE s.gone AND {_same_key(plan, 's')} AND {same}"
                 )
-                if count:
-                    child = logical_name(schema, name)
-                    found.append(Dragged(child, tuple(columns), deletes, count))
+                if within:
+                    found.append(Dragged(child, tuple(columns), deletes, within))
+                if count > within:
+                    found.append(Dragged(child, tuple(columns), deletes, count - within, True))
         return found
 
     def clashes(self, plan: TablePlan, limit: int) -> list[Clash]:

@@ -17,6 +17,7 @@ from gsync.objects.encoding import Reference, Value
 from gsync.objects.oid import OID_BYTES, Kind, ObjectId
 from gsync.replicas.sqlite.cells import FAULTS, SEVERAL_SPELLINGS, Reader, reader
 from gsync.replicas.sqlite.names import quoted, table_in
+from gsync.replicas.sqlite.scopes import in_scope
 from gsync.replicas.tables.base import BadRows, TablePlan
 from gsync.views.rows.keys import key_encoder
 from gsync.views.rows.values import SpillContent, encode_row
@@ -70,7 +71,7 @@ def _scan_by_columns(
     encode_key = key_encoder([column.type for column in plan.schema.key])
     columns = ", ".join(map(quoted, [*keys, *(c.name for c in plan.schema.live)]))
     order = ", ".join(f"{quoted(name)} COLLATE BINARY" for name in keys)
-    sql = f"SELECT {columns} FROM {table_in('main', plan.name)} ORDER BY {order}"
+    sql = f"SELECT {columns} FROM {_rows_of(plan)} ORDER BY {order}"
     key_readers, cell_readers = _key_readers(plan), _cell_readers(plan)
 
     def convert(batch: list[tuple[Any, ...]]) -> Iterator[tuple[bytes, list[Value]]]:
@@ -87,10 +88,7 @@ def _scan_by_encoded_key(
 ) -> Iterator[tuple[bytes, bytes]]:
     """Scan where only the encodings sort as they should: SQLite sorts by them, on disk."""
     columns = "".join(f", {quoted(column.name)}" for column in plan.schema.live)
-    sql = (
-        f"SELECT {key_function(db, plan)} AS encoded{columns}"
-        f" FROM {table_in('main', plan.name)} ORDER BY 1"
-    )
+    sql = f"SELECT {key_function(db, plan)} AS encoded{columns} FROM {_rows_of(plan)} ORDER BY 1"
     readers = _cell_readers(plan)
 
     def convert(batch: list[tuple[Any, ...]]) -> Iterator[tuple[bytes, list[Value]]]:
@@ -98,6 +96,19 @@ def _scan_by_encoded_key(
         return zip(encoded, _place(plan, readers, values, len(batch)), strict=True)
 
     return _encoded(db, sql, convert, spill)
+
+
+def _rows_of(plan: TablePlan) -> str:
+    """Return the table as SQL, and the condition of its scope, if it is recorded in part."""
+    table, scope = table_in("main", plan.name), plan.view.scope
+    return f"{table} AS t WHERE {in_scope(scope, 't')}" if scope else table
+
+
+def present_keys(db: sqlite3.Connection, plan: TablePlan, keys: Sequence[bytes]) -> list[bytes]:
+    """Return those of `keys` that a row has, whatever the scope; costs a scan of the keys."""
+    wanted = set(keys)
+    rows = db.execute(f"SELECT {key_function(db, plan)} FROM {table_in('main', plan.name)}")
+    return sorted({key for (key,) in rows if key in wanted})
 
 
 def _encoded(
@@ -204,7 +215,7 @@ def _count_faults(
     cursor = db.cursor()
     old_factory, db.text_factory = db.text_factory, bytearray
     try:
-        cursor.execute(f"SELECT {', '.join(map(quoted, names))} FROM {table_in('main', plan.name)}")
+        cursor.execute(f"SELECT {', '.join(map(quoted, names))} FROM {_rows_of(plan)}")
         while batch := cursor.fetchmany(BATCH_ROWS):
             for row in batch:
                 cells: list[Value] = []
@@ -286,7 +297,7 @@ def _raise_twice(db: sqlite3.Connection, plan: TablePlan) -> None:
     """Raise BadRows if two rows have one key, which SQLite takes for two."""
     columns = ", ".join(f"min({quoted(key.name)})" for key in plan.schema.key)
     found = db.execute(
-        f"SELECT count(*), {columns} FROM {table_in('main', plan.name)}"
+        f"SELECT count(*), {columns} FROM {_rows_of(plan)}"
         f" GROUP BY {key_function(db, plan)} HAVING count(*) > 1"
     ).fetchall()
     if not found:

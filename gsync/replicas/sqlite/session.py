@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gsync.replicas.sqlite.inspect import list_tables
-from gsync.replicas.sqlite.scan import scan_rows
+from gsync.replicas.sqlite.scan import present_keys, scan_rows
 from gsync.replicas.tables.base import LiveTable, TablePlan
 from gsync.views.rows.values import SpillContent
 
@@ -24,3 +24,7 @@ class SqliteSession:
     def rows(self, plan: TablePlan, spill: SpillContent) -> Iterator[tuple[bytes, bytes]]:
         """Yield encoded key and encoded row of every row, in key order; see `scan_rows`."""
         return scan_rows(self._db, plan, spill)
+
+    def present(self, plan: TablePlan, keys: Sequence[bytes]) -> list[bytes]:
+        """Return those of `keys` that a row has, whatever the scope."""
+        return present_keys(self._db, plan, keys)

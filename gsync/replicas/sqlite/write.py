@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -22,6 +22,7 @@ from gsync.replicas.sqlite.cells import Native, Unwritable, reader, writer
 from gsync.replicas.sqlite.inspect import Index, primary_key, unique_indexes
 from gsync.replicas.sqlite.names import quoted, table_in
 from gsync.replicas.sqlite.scan import has_several_spellings, key_function
+from gsync.replicas.sqlite.scopes import in_scope
 from gsync.replicas.sqlite.session import SqliteSession
 from gsync.replicas.tables.base import Clash, Dragged, Refused, TablePlan
 from gsync.views.rows.keys import decode_key
@@ -135,9 +136,22 @@ class SqliteWriting(SqliteSession):
             )
         self._db.execute("DROP TABLE temp.gsync_spelled")
 
-    def dragged(self, plan: TablePlan) -> list[Dragged]:
+    def outsiders(self, plan: TablePlan, limit: int) -> list[bytes]:
+        """Return keys to be written that rows out of the table's scope have, at most `limit`."""
+        staged, scope = self._staged[plan.name], plan.view.scope
+        if scope is None:
+            return []
+        rows = self._db.execute(
+            f"SELECT p.{staged.mark} FROM {staged.puts} AS p JOIN {staged.table} AS t"
+            f" ON {staged.same_key('t', 'p')} WHERE {in_scope(scope, 't')} IS NOT TRUE LIMIT ?",
+            (limit,),
+        )
+        return [key for (key,) in rows]
+
+    def dragged(self, plan: TablePlan, plans: Mapping[str, TablePlan]) -> list[Dragged]:
         """Return the rows of other tables that go, or lose a value, with the staged deletions."""
         staged = self._staged[plan.name]
+        scopes = {name.lower(): plan.view.scope for name, plan in plans.items()}
         parts: dict[tuple[str, int], list[tuple[Any, ...]]] = {}
         for child, row in self._foreign_keys():
             if row[2].lower() == plan.name.lower() and row[6] in _DRAGGING:
@@ -147,13 +161,17 @@ class SqliteWriting(SqliteSession):
             own = primary_key(self._db, plan.name)
             pairs = [(row[3], row[4] or own[row[1]]) for row in rows]
             same = " AND ".join(f"t.{quoted(to)} = c.{quoted(name)}" for name, to in pairs)
-            ((count,),) = self._db.execute(
-                f"SELECT count(*) FROM {staged.table} AS t JOIN {table_in('main', child)} AS c"
-                f" ON {same} WHERE {staged.key_in(staged.drops, 't')}"
+            names, deletes = tuple(name for name, _ in pairs), rows[0][6] == "CASCADE"
+            inside = in_scope(scopes.get(child.lower()), "c")
+            ((count, within),) = self._db.execute(
+                f"SELECT count(*), count(*) FILTER (WHERE {inside}) FROM {staged.table} AS t"
+                f" JOIN {table_in('main', child)} AS c ON {same}"
+                f" WHERE {staged.key_in(staged.drops, 't')}"
             )
-            if count:
-                names = tuple(name for name, _ in pairs)
-                found.append(Dragged(child, names, rows[0][6] == "CASCADE", count))
+            if within:
+                found.append(Dragged(child, names, deletes, within))
+            if count > within:
+                found.append(Dragged(child, names, deletes, count - within, True))
         return found
 
     def clashes(self, plan: TablePlan, limit: int) -> list[Clash]:

@@ -40,6 +40,7 @@ from gsync.store.base import ObjectReader
 from gsync.views.rows.check import row_checker
 from gsync.views.rows.keys import decode_key
 from gsync.views.rows.schema import Schema, describe_difference, is_compatible
+from gsync.views.rows.scope import show_scope
 from gsync.views.rows.show import show_cell, show_cells, show_row
 from gsync.views.rows.values import LoadContent, decode_row, name_content
 
@@ -332,10 +333,13 @@ def _write(
 ) -> Applied:
     """Write all changes, parents first, deletions last and children first."""
     moving = [meant for meant in found if meant.to_write]
+    plans = {meant.plan.name: meant.plan for meant in found}
     for meant in moving:
-        writing.stage(meant.plan, _checked(meant.move, store), load)
+        writing.stage(meant.plan, _checked(meant.plan, meant.move, store), load)
+    for meant in moving:
+        _stop_on_outsiders(meant.plan, writing.outsiders(meant.plan, ROWS_SHOWN_MAX))
     _stop_on_dragged(
-        [one for meant in moving for one in writing.dragged(meant.plan)], found, accept
+        [one for meant in moving for one in writing.dragged(meant.plan, plans)], found, accept
     )
     for meant in moving:
         _stop_on_clash(writing.clashes(meant.plan, ROWS_SHOWN_MAX))
@@ -350,9 +354,9 @@ def _write(
     return Applied(inserted, updated, deleted)
 
 
-def _checked(move: TableMove, store: ObjectReader) -> Iterator[Change]:
+def _checked(plan: TablePlan, move: TableMove, store: ObjectReader) -> Iterator[Change]:
     """Yield the changes of a table; what comes from another store is looked at first."""
-    check = row_checker(move.schema)
+    check = row_checker(move.schema, plan.view.scope)
     for change in diff_maps(store, move.base, move.target):
         check(change.key, change.new)
         yield change
@@ -365,7 +369,11 @@ def _stop_on_dragged(dragged: Sequence[Dragged], found: Sequence[_Meant], accept
         one
         for one in dragged
         if one.table not in accept
-        and not (one.table in seen and (one.deletes or seen[one.table] >= set(one.columns)))
+        and not (
+            one.table in seen
+            and not one.out_of_scope
+            and (one.deletes or seen[one.table] >= set(one.columns))
+        )
     ]
     if not unseen:
         return
@@ -379,6 +387,19 @@ def _stop_on_dragged(dragged: Sequence[Dragged], found: Sequence[_Meant], accept
         f"rows that are not recorded refer to rows to be deleted: {'; '.join(shown)}",
         hint=f"look at the rows; then accept with --accept {names}; nothing was written",
         dragged=shown,
+    )
+
+
+def _stop_on_outsiders(plan: TablePlan, keys: Sequence[bytes]) -> None:
+    """Raise Conflict where a row would take the place of one that belongs to somebody else."""
+    if not keys:
+        return
+    assert plan.view.scope is not None
+    rows = [show_row(plan.name, key) for key in keys]
+    raise Conflict(
+        f"rows out of scope have the keys of rows to be written: {', '.join(rows)}",
+        hint=f"{plan.name} is recorded where {show_scope(plan.view.scope)}; nothing was written",
+        rows=rows,
     )
 
 

@@ -155,12 +155,14 @@ class Dragged(NamedTuple):
         columns: What refers to the deleted rows.
         deletes: Whether they are deleted; else the columns are set to NULL or a default.
         rows: How many.
+        out_of_scope: Whether they are rows of a recorded table which its scope leaves out.
     """
 
     table: str
     columns: tuple[str, ...]
     deletes: bool
     rows: int
+    out_of_scope: bool = False
 
 
 class Session(Protocol):
@@ -173,9 +175,15 @@ class Session(Protocol):
     def rows(self, plan: TablePlan, spill: SpillContent) -> Iterator[tuple[bytes, bytes]]:
         """Yield encoded key and encoded row of every row, in key order, in constant memory.
 
+        Of a table that is recorded in part, those of its scope.
+
         Raises:
             BadRows: a key is NULL, too long or there twice, or a value outside its type.
         """
+        ...
+
+    def present(self, plan: TablePlan, keys: Sequence[bytes]) -> list[bytes]:
+        """Return those of `keys` that a row has, whatever the scope; hand in some hundreds."""
         ...
 
 
@@ -186,11 +194,19 @@ class Writing(Session, Protocol):
         """Bring the changed rows of one table to the server; once a table, before all else."""
         ...
 
-    def dragged(self, plan: TablePlan) -> list[Dragged]:
+    def dragged(self, plan: TablePlan, plans: Mapping[str, TablePlan]) -> list[Dragged]:
         """Return the rows of other tables that go, or lose a value, with the staged deletions.
 
         Called when all tables are staged, before anything is written.
+
+        Args:
+            plans: All recorded tables; of those that are recorded in part, rows in and out of
+                scope are told apart.
         """
+        ...
+
+    def outsiders(self, plan: TablePlan, limit: int) -> list[bytes]:
+        """Return keys to be written that rows out of the table's scope have, at most `limit`."""
         ...
 
     def clashes(self, plan: TablePlan, limit: int) -> list[Clash]:

@@ -7,8 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gsync.config import TableConfig
+from gsync.errors import Invalid
 from gsync.replicas.tables.base import LiveColumn, LiveTable, LiveUnique, Refused, TablePlan
 from gsync.views.rows.schema import KeyColumn, NewColumn, Schema, View, make_schema
+from gsync.views.rows.scope import TYPES as SCOPE_TYPES
+from gsync.views.rows.scope import Condition, Follow, Scope, make_condition
+from gsync.views.rows.texts import parse_cell
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
 
@@ -45,7 +49,10 @@ def plan_tables(
                 table=name,
             )
     recorded = {name: _recorded(found[name], config) for name, config in wanted.items()}
-    plans = [_plan(found[name], config, recorded, known) for name, config in wanted.items()]
+    plans = [
+        _plan(found[name], config, recorded, known, make_scope(name, found, wanted))
+        for name, config in wanted.items()
+    ]
     ordered, circle = order_plans(plans)
     if circle:
         raise Refused(
@@ -163,6 +170,7 @@ def _plan(
     config: TableConfig,
     recorded: Mapping[str, set[str]],
     known: Mapping[str, Schema],
+    scope: Scope | None,
 ) -> TablePlan:
     mine = recorded[table.name]
     columns = {c.name: c for c in table.columns if c.name in mine}
@@ -186,8 +194,76 @@ def _plan(
     schema = make_schema(table.name, key, rest, unique, foreign, known.get(table.name))
     # A column may be named in the file that this copy of the table does not have; a view is
     # what everybody sees, so it holds what the file says.
-    view = View(tuple(sorted(config.roles().items(), key=lambda item: item[0].encode())))
+    roles = tuple(sorted(config.roles().items(), key=lambda item: item[0].encode()))
+    view = View(roles, scope=scope)
     return TablePlan(schema, view, table)
+
+
+def make_scope(
+    name: str,
+    live: Mapping[str, LiveTable],
+    wanted: Mapping[str, TableConfig],
+    below: tuple[str, ...] = (),
+) -> Scope | None:
+    """Return which rows of a table are recorded, as its configuration says, or None for all.
+
+    Args:
+        below: The tables that follow this one.
+
+    Raises:
+        Refused: a column or a value does not do, or the parent holds all rows, or follows this.
+    """
+    table, config = live[name], wanted[name]
+    if not config.where and not config.follow:
+        return None
+    conditions = [_condition(table, *pair) for pair in config.where]
+    conditions.sort(key=lambda condition: condition.column.encode())
+    follow = None
+    if config.follow:
+        key = next(
+            (
+                f.key
+                for f in table.foreign
+                if sorted(f.key.columns) == sorted(config.follow) and f.key.parent in wanted
+            ),
+            None,
+        )
+        columns = ", ".join(config.follow)
+        if key is None:
+            raise _bad_scope(name, f"({columns}) refers to no table that is recorded")
+        if key.parent in (*below, name):
+            raise _bad_scope(name, f"following ({columns}) leads back to {key.parent}")
+        parent = make_scope(key.parent, live, wanted, (*below, name))
+        if parent is None:
+            raise _bad_scope(name, f"({columns}) follows {key.parent}, of which all is recorded")
+        pairs = sorted(zip(key.columns, key.parent_columns, strict=True))
+        follow = Follow(
+            tuple(one for one, _ in pairs), key.parent, tuple(other for _, other in pairs), parent
+        )
+    return Scope(tuple(conditions), follow)
+
+
+def _condition(table: LiveTable, name: str, texts: Sequence[str]) -> Condition:
+    column = table.column(name)
+    if column is None:
+        raise _bad_scope(table.name, f"it has no column {name}")
+    if column.type not in SCOPE_TYPES or column.key_problem:
+        why = column.key_problem or f"it is {column.native}"
+        raise _bad_scope(
+            table.name, f"{name} cannot choose rows: {why}; expected {', '.join(SCOPE_TYPES)}"
+        )
+    try:
+        return make_condition(name, column.type, [parse_cell(column.type, t) for t in texts])
+    except Invalid as error:
+        raise _bad_scope(table.name, f"{name}: {error.message}") from error
+
+
+def _bad_scope(table: str, why: str) -> Refused:
+    return Refused(
+        f"table {table} cannot be recorded in part: {why}",
+        hint="change 'where' or 'follow' of the table in gsync.toml",
+        table=table,
+    )
 
 
 def order_plans(plans: Sequence[TablePlan]) -> tuple[list[TablePlan], set[str]]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from gsync.objects.encoding import NotCanonical, Value, decode, encode
 from gsync.objects.model import BODY_BYTES_MAX, read_extras
 from gsync.objects.oid import Kind
+from gsync.views.rows.scope import Scope, decode_scope, encode_scope
 
 # fmt: off
 TYPES = frozenset((
@@ -367,33 +368,36 @@ class View:
     Attributes:
         roles: (column, role), sorted by column.
         extras: Name and value pairs sorted by name, for what later versions add.
+        scope: Which rows it holds; all if None.
     """
 
     roles: tuple[tuple[str, str], ...] = ()
     extras: tuple[tuple[str, Value], ...] = ()
+    scope: Scope | None = None
 
 
 def encode_view(view: View) -> bytes:
     """Return the body of a view object, or raise NotCanonical where it breaks page 11."""
     _check_view(view)
     extras = [list(extra) for extra in view.extras]
-    return encode([1, [list(role) for role in view.roles], None, extras])
+    return encode([1, [list(role) for role in view.roles], encode_scope(view.scope), extras])
 
 
 def decode_view(body: bytes) -> View:
     """Return the view that `body` encodes.
 
     Raises:
-        NotCanonical: 11-rows, section 3, does not hold, or it has a filter, which this
-            version does not know.
+        NotCanonical: 11-rows, section 3, does not hold.
     """
     match decode(body, BODY_BYTES_MAX[Kind.VIEW]):
-        case [int() as version, list() as roles, None, list() as extras] if (
+        case [int() as version, list() as roles, scope, list() as extras] if (
             type(version) is int and version == 1
         ):
             pass
         case _:
-            raise NotCanonical("view: not [1, roles, nil, extras], which is all this gsync knows")
+            raise NotCanonical(
+                "view: not [1, roles, filter, extras], which is all this gsync knows"
+            )
     found = []
     for item in roles:
         match item:
@@ -401,7 +405,7 @@ def decode_view(body: bytes) -> View:
                 found.append((column, role))
             case _:
                 raise NotCanonical("view: a role is not [column, role]")
-    view = View(tuple(found), read_extras(extras, "view"))
+    view = View(tuple(found), read_extras(extras, "view"), decode_scope(scope))
     _check_view(view)
     return view
 
