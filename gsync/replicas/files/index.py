@@ -184,7 +184,7 @@ def record(
     for directory, items in by_directory.items():
         body = records.get(directory)
         old = decode_record(body) if body is not None else EMPTY_RECORD
-        saved[directory] = encode_record(_patched(old, items, now_ns))
+        saved[directory] = encode_record(_patched(old, items, now_ns, fresh_root is not None))
     if fresh_root is not None:
         saved = dict.fromkeys(cache.load_scan_dirs(), None) | saved
         header = Header(fresh_root, fresh_root)
@@ -196,13 +196,15 @@ def record(
     cache.save_scan_dirs(saved)
 
 
-def _patched(old: DirRecord, items: Mapping[bytes, Written], now_ns: int) -> DirRecord:
+def _patched(
+    old: DirRecord, items: Mapping[bytes, Written], now_ns: int, is_fresh: bool
+) -> DirRecord:
+    """Return a record with what was written; in a fresh folder that is the base as well."""
     base = base_of(old)
     live: dict[bytes, tuple[Signature, bytes | int]] = {
         name: (signature, value)
         for name, signature, value in zip(old.names, old.signatures, old.values, strict=True)
     }
-    is_new = old is EMPTY_RECORD
     for name, item in items.items():
         live.pop(name, None)
         if item.value is not None:
@@ -213,11 +215,11 @@ def _patched(old: DirRecord, items: Mapping[bytes, Written], now_ns: int) -> Dir
     names = tuple(sorted(live))
     values = tuple([live[name][1] for name in names])
     return DirRecord(
-        b"" if is_new else old.fingerprint,
+        b"" if old is EMPTY_RECORD else old.fingerprint,
         names,
         tuple([live[name][0] for name in names]),
         values,
-        () if is_new else diffs_between(base, names, values),
+        () if is_fresh else diffs_between(base, names, values),
     )
 
 
