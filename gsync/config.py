@@ -170,6 +170,8 @@ class Limits:
     import_entries_max: int = 1_000_000
     import_bytes_max: int = 64 << 30
     import_ratio_max: int = 1_000
+    ops_days: int = 90
+    ops_max: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,6 +478,8 @@ def _limits(table: _Table) -> Limits:
         ),
         import_bytes_max=table.whole("import_bytes_max", standard.import_bytes_max, 1, 1 << 60),
         import_ratio_max=table.whole("import_ratio_max", standard.import_ratio_max, 1, 1 << 20),
+        ops_days=table.whole("ops_days", standard.ops_days, 1, 36_500),
+        ops_max=table.whole("ops_max", standard.ops_max, 1, 1_000_000),
     )
     table.close()
     return limits

@@ -48,6 +48,8 @@ COMMANDS: dict[str, Entry] = {
     "tag": Entry(HISTORY, "history:tag"),
     "reflog": Entry(HISTORY, "history:reflog"),
     "forget": Entry(HISTORY, "history:forget"),
+    "ops": Entry(HISTORY, "undo:ops"),
+    "undo": Entry(HISTORY, "undo:undo"),
     "clone": Entry(SYNC, "exchange:clone"),
     "fetch": Entry(SYNC, "exchange:fetch"),
     "pull": Entry(SYNC, "exchange:pull"),

@@ -191,12 +191,14 @@ class Refs(Protocol):
         actor: str,
         why: str,
         states: Mapping[str, bytes | None] | None = None,
+        tracking: Mapping[str, Mapping[str, ObjectId]] | None = None,
     ) -> list[LogEntry]:
         """Move all of `moves` or none, and append one log entry each, in one transaction.
 
         Args:
             states: Saved in the same transaction, as `set_states` does: what has to be true
                 exactly when the refs have moved.
+            tracking: Replaced in the same transaction, as `set_tracking` does, by remote.
 
         Raises:
             RefMoved: a ref is not at its `old`; nothing was changed.
@@ -263,6 +265,10 @@ class State(Protocol):
         """Set or drop (None) named values, all in one transaction."""
         ...
 
+    def list_states(self, prefix: str) -> dict[str, bytes]:
+        """Return the values whose names begin with `prefix`, in order of names."""
+        ...
+
 
 class RemoteLogs(Protocol):
     """What this repository last saw of its remotes: refs, and the log that moved them."""
@@ -271,8 +277,13 @@ class RemoteLogs(Protocol):
         """Return the refs of `remote` as last seen."""
         ...
 
-    def set_tracking(self, remote: str, refs: Mapping[str, ObjectId]) -> None:
-        """Replace the refs of `remote` as last seen."""
+    def set_tracking(
+        self,
+        remote: str,
+        refs: Mapping[str, ObjectId],
+        states: Mapping[str, bytes | None] | None = None,
+    ) -> None:
+        """Replace the refs of `remote` as last seen; `states` in the same transaction."""
         ...
 
     def remote_log(self, remote: str, after: int = 0) -> list[LogEntry]:

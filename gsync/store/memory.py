@@ -94,6 +94,7 @@ class MemoryStore:
         actor: str,
         why: str,
         states: Mapping[str, bytes | None] | None = None,
+        tracking: Mapping[str, Mapping[str, ObjectId]] | None = None,
     ) -> list[LogEntry]:
         for move in moves:
             if self._refs.get(move.name) != move.old:
@@ -109,6 +110,8 @@ class MemoryStore:
             else:
                 self._refs[move.name] = move.new
         self.set_states(states or {})
+        for remote, seen in (tracking or {}).items():
+            self.set_tracking(remote, seen)
         return entries
 
     def list_log(self, after: int = 0, limit: int | None = None) -> list[LogEntry]:
@@ -158,13 +161,22 @@ class MemoryStore:
             else:
                 self._state[name] = value
 
+    def list_states(self, prefix: str) -> dict[str, bytes]:
+        return {n: self._state[n] for n in sorted(self._state) if n.startswith(prefix)}
+
     # Remotes
 
     def tracking(self, remote: str) -> dict[str, ObjectId]:
         return dict(self._tracking.get(remote, {}))
 
-    def set_tracking(self, remote: str, refs: Mapping[str, ObjectId]) -> None:
+    def set_tracking(
+        self,
+        remote: str,
+        refs: Mapping[str, ObjectId],
+        states: Mapping[str, bytes | None] | None = None,
+    ) -> None:
         self._tracking[remote] = dict(refs)
+        self.set_states(states or {})
 
     def remote_log(self, remote: str, after: int = 0) -> list[LogEntry]:
         return [entry for entry in self._remote_logs.get(remote, []) if entry.seq > after]

@@ -47,6 +47,7 @@ class SqliteNames(SqliteFile):
         actor: str,
         why: str,
         states: Mapping[str, bytes | None] | None = None,
+        tracking: Mapping[str, Mapping[str, ObjectId]] | None = None,
     ) -> list[LogEntry]:
         self.flush()
         with self._writing("moving refs") as db:
@@ -64,6 +65,8 @@ class SqliteNames(SqliteFile):
                 [(name, new) for name, new in targets.items() if new is not None],
             )
             self._save("state", "name", "value", states or {})
+            for remote, seen in (tracking or {}).items():
+                self._replace_tracking(remote, seen)
             self._count_up("roots")
         self._collections_seen = None
         return entries
@@ -177,6 +180,14 @@ class SqliteNames(SqliteFile):
             self._save("state", "name", "value", values)
             self._count_up("roots")
 
+    def list_states(self, prefix: str) -> dict[str, bytes]:
+        rows = self._select(
+            "SELECT name, value FROM state WHERE name >= ? AND name < ? ORDER BY name",
+            prefix,
+            prefix + "\U0010ffff",
+        )
+        return dict(rows)
+
     def load_scan_dirs(self) -> dict[bytes, bytes]:
         """Return the stat cache: what was seen in each directory, by path."""
         return dict(self._select("SELECT path, body FROM scan_dir"))
@@ -204,16 +215,25 @@ class SqliteNames(SqliteFile):
         )
         return {ref: ObjectId(target) for ref, target in rows}
 
-    def set_tracking(self, remote: str, refs: Mapping[str, ObjectId]) -> None:
+    def set_tracking(
+        self,
+        remote: str,
+        refs: Mapping[str, ObjectId],
+        states: Mapping[str, bytes | None] | None = None,
+    ) -> None:
         self.flush()  # objects before the names for them
-        with self._writing("noting remote refs") as db:
+        with self._writing("noting remote refs"):
             self._check_collections()
-            db.query("DELETE FROM tracking WHERE remote = ?", (remote,))
-            db.run_many(
-                "INSERT INTO tracking (remote, ref, target) VALUES (?, ?, ?)",
-                [(remote, ref, target) for ref, target in refs.items()],
-            )
+            self._replace_tracking(remote, refs)
+            self._save("state", "name", "value", states or {})
             self._count_up("roots")
+
+    def _replace_tracking(self, remote: str, refs: Mapping[str, ObjectId]) -> None:
+        self._db.query("DELETE FROM tracking WHERE remote = ?", (remote,))
+        self._db.run_many(
+            "INSERT INTO tracking (remote, ref, target) VALUES (?, ?, ?)",
+            [(remote, ref, target) for ref, target in refs.items()],
+        )
 
     def remote_log(self, remote: str, after: int = 0) -> list[LogEntry]:
         rows = self._select(

@@ -4,32 +4,66 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsync.changes import Change
-from gsync.errors import Conflict, GsyncError
+from gsync.errors import Conflict, GsyncError, Unavailable
 from gsync.maps.diff import diff_maps
-from gsync.maps.omap import EMPTY_MAP, find_value
+from gsync.maps.omap import EMPTY_MAP, count_entries, edit_map, find_value
 from gsync.objects.encoding import decode_trusted, encode
-from gsync.objects.oid import ObjectId
+from gsync.objects.model import EMPTY_MAP_BODY, FILES, Collection, Manifest, encode_manifest
+from gsync.objects.oid import Kind, ObjectId
 from gsync.paths import parents_of
 from gsync.replicas.base import ReplicaChanged
 from gsync.replicas.files.checkout import apply_changes, checkout_fresh, recover
 from gsync.replicas.files.index import record
+from gsync.store.base import RefMove
 from gsync.sync.compare import FileChange, describe, files_root, is_below
 from gsync.sync.contents import select_entries
-from gsync.sync.repository import Repository, scan, scan_against
+from gsync.sync.operations import PENDING, Live, operation_state
+from gsync.sync.repository import (
+    Repository,
+    local_user,
+    next_manifest,
+    now_us,
+    scan,
+    scan_against,
+)
 
 if TYPE_CHECKING:
     from gsync.replicas.tables.base import Applied
     from gsync.sync.tablemoves import DatabaseMove
 
-# Names the move that a command is about to make: `[old, new, why, databases]`. Set before
-# anything live is touched and dropped after the ref has moved, so that a crash in between can
-# be finished.
-_PENDING = "pending move"
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A move of folder and databases, and what is saved in one transaction at its end.
+
+    Kept as a state from before anything live is touched until that transaction, so that a crash
+    in between can be finished.
+
+    Attributes:
+        old, new: The manifests between which everything moves that differs in them.
+        why: The command, for the ref log and for messages.
+        databases: The databases that move along, by name.
+        refs: Refs that move at the end.
+        states: States that are saved at the end, the operation among them.
+        merge: What is kept of an unfinished merge from then on; None leaves that as it is.
+        by_mark: Whether tables start from their marks and get new ones; else what `old` has
+            of them was live a moment ago, and `states` has their marks.
+    """
+
+    old: ObjectId | None
+    new: ObjectId | None
+    why: str
+    databases: tuple[str, ...] = ()
+    refs: tuple[RefMove, ...] = ()
+    states: Mapping[str, bytes | None] = field(default_factory=dict)
+    merge: Mapping[str, ObjectId] | None = None
+    by_mark: bool = True
 
 
 def move_folder(
@@ -40,11 +74,17 @@ def move_folder(
     why: str,
     databases: bool = True,
     accept: Sequence[str] = (),
+    merge: Mapping[str, ObjectId] | None = None,
+    undoes: int | None = None,
 ) -> dict[str, Applied]:
     """Bring folder and databases from manifest `old` to `new`, then move `main`.
 
     Databases first, each in one transaction that can still refuse, then the folder, whose
     unsaved changes were looked at before. A bare store has neither.
+
+    Args:
+        merge: What is kept of an unfinished merge once `main` has moved.
+        undoes: The operation that this one undoes.
 
     Returns:
         What was written into each database, by its name.
@@ -53,36 +93,136 @@ def move_folder(
         ReplicaChanged: unsaved changes are in the way; nothing was changed.
         RowsChanged: the same, in a table.
     """
-    if repo.bare:
-        repo.move("main", old, new, why)
-        return {}
-    changes = list(_between(repo, old, new))
-    moves = _plan_databases(repo, old, new) if databases else []
+    moves = _plan_databases(repo, old, new) if databases and not repo.bare else []
+    live = None
+    marks: dict[str, bytes | None] = {}
+    if not repo.bare:
+        live = Live(old, new, tuple(move.name for move in moves))
+    if moves:
+        from gsync.sync.tablemoves import marks_after, record_moves
+
+        live = record_moves(repo, old, new, moves)
+        marks = marks_after(moves)
+    refs: dict[str, tuple[ObjectId | None, ObjectId | None]] = {"main": (old, new)}
+    if merge is not None:
+        refs |= merge_moves(repo, merge)
+    recorder = repo.recorder(why)
+    if undoes is not None:
+        recorder.undoing(undoes)
+    operation = recorder.next(repo.store, refs=refs, states=marks, live=live)
+    move = Move(
+        old,
+        new,
+        why,
+        live.databases if live else (),
+        (RefMove("main", old, new),),
+        {**marks, **operation_state(operation)},
+        merge,
+    )
+    done = carry_out(repo, move, moves, accept=accept)
+    recorder.saved = operation
+    return done
+
+
+def merge_moves(
+    repo: Repository, merge: Mapping[str, ObjectId]
+) -> dict[str, tuple[ObjectId | None, ObjectId | None]]:
+    """Return how an operation notes that the unfinished merge becomes `merge`, if it does."""
+    old = repo.store.tracking("merge")
+    return {
+        f"merge/{name}": (old.get(name), merge.get(name))
+        for name in old.keys() | merge.keys()
+        if old.get(name) != merge.get(name)
+    }
+
+
+def carry_out(
+    repo: Repository,
+    move: Move,
+    moves: Sequence[DatabaseMove] = (),
+    *,
+    accept: Sequence[str] = (),
+) -> dict[str, Applied]:
+    """Do what `move` says: databases, folder, then its refs and states in one transaction.
+
+    Args:
+        moves: Its databases, as they are to be written.
+
+    Raises: as `move_folder`.
+    """
+    changes = [] if repo.bare else list(_between(repo, move.old, move.new))
     if moves:
         _stop_on_unsaved(repo, changes)
-    names = [move.name for move in moves]
-    repo.store.set_states({_PENDING: encode([old, new, why, names])})
+    repo.store.flush()  # what the state names is there before it
+    repo.store.set_states({PENDING: _encode(move)})
     done: dict[str, Applied] = {}
     try:
         if moves:
             from gsync.sync.tablemoves import apply_databases
 
-            done = apply_databases(repo, moves, accept=accept)
-        _apply(repo, changes)
+            done = apply_databases(repo, moves, accept=accept, mark=move.by_mark)
+        if changes:
+            _apply(repo, changes)
     except BaseException as error:
         # Where a database has committed, or may have, the next start goes on from there.
-        committed = moves and _may_have_committed(repo, old, new, moves, error)
+        committed = moves and _may_have_committed(repo, move, moves, error)
         if not committed and not (repo.workdir / "journal").exists():
-            repo.store.set_states({_PENDING: None})
+            repo.store.set_states({PENDING: None})
         raise
-    repo.move("main", old, new, why, {_PENDING: None})
+    _end(repo, move)
     return done
 
 
+def _end(repo: Repository, move: Move) -> None:
+    repo.store.move_refs(
+        move.refs,
+        time_us=now_us(),
+        actor=local_user(),
+        why=move.why,
+        states={**move.states, PENDING: None},
+        tracking=None if move.merge is None else {"merge": move.merge},
+    )
+
+
+def _encode(move: Move) -> bytes:
+    return encode(
+        [
+            move.old,
+            move.new,
+            move.why,
+            list(move.databases),
+            [[ref.name, ref.old, ref.new] for ref in move.refs],
+            [[name, value] for name, value in sorted(move.states.items())],
+            None if move.merge is None else [[n, oid] for n, oid in sorted(move.merge.items())],
+            move.by_mark,
+        ]
+    )
+
+
+def _decode(body: bytes) -> Move:
+    old, new, why, names, *more = decode_trusted(body)
+    if not more:  # by a version that kept no operations
+        return Move(old, new, why, tuple(names), (RefMove("main", old, new),))
+    refs, states, merge, by_mark = more
+    return Move(
+        old,
+        new,
+        why,
+        tuple(names),
+        tuple(RefMove(*ref) for ref in refs),
+        dict(states),
+        None if merge is None else dict(merge),
+        by_mark,
+    )
+
+
 def _plan_databases(
-    repo: Repository, old: ObjectId | None, new: ObjectId, names: Sequence[str] | None = None
+    repo: Repository,
+    old: ObjectId | None,
+    new: ObjectId | None,
+    names: Sequence[str] | None = None,
 ) -> list[DatabaseMove]:
-    if not repo.config.local.databases or names == []:
+    if not repo.config.local.databases or (names is not None and not names):
         return []
     from gsync.sync.tablemoves import plan_databases
 
@@ -90,15 +230,38 @@ def _plan_databases(
     return [move for move in found if names is None or move.name in names]
 
 
+def _plan(repo: Repository, move: Move) -> list[DatabaseMove]:
+    """Return the databases of a move that was interrupted, as they are to be written."""
+    if move.by_mark:
+        return _plan_databases(repo, move.old, move.new, move.databases)
+    if not move.databases:
+        return []
+    from gsync.sync.tablemoves import plan_between
+
+    return plan_between(repo, repo.manifest(move.old), repo.manifest(move.new), move.databases)
+
+
 def _stop_on_unsaved(repo: Repository, changes: Sequence[Change]) -> None:
     """Raise ReplicaChanged if the folder would refuse `changes`, before a database commits."""
-    live = {change.key: change.new for change in scan(repo, write=False).changes}
-    lost = [c.key for c in changes if c.key in live and live[c.key] not in (c.old, c.new)]
+    live = _live_values(repo, changes)
+    lost = [c.key for c in changes if live[c.key] not in (c.old, c.new)]
     if lost:
         raise ReplicaChanged(lost)
 
 
-def _between(repo: Repository, old: ObjectId | None, new: ObjectId) -> Iterable[Change]:
+def _live_values(repo: Repository, changes: Sequence[Change]) -> dict[bytes, bytes | None]:
+    """Return what the folder has at the keys of `changes`."""
+    if not changes:
+        return {}
+    live = {change.key: change.new for change in scan(repo, write=False).changes}
+    head = files_root(repo.manifest(repo.head()))
+    for change in changes:
+        if change.key not in live:
+            live[change.key] = find_value(repo.store, head, change.key) if head else None
+    return live
+
+
+def _between(repo: Repository, old: ObjectId | None, new: ObjectId | None) -> Iterable[Change]:
     return diff_maps(repo.store, files_root(repo.manifest(old)), files_root(repo.manifest(new)))
 
 
@@ -112,97 +275,119 @@ def finish_interrupted(repo: Repository) -> str | None:
     """Finish or undo what an interrupted command left; return what was done, or None.
 
     The folder comes first: its journal says whether it goes forward or back. Databases that
-    have committed pull everything else forward. The ref then moves if all is where the move
-    would have brought it.
+    have committed pull everything else forward. Refs and the operation then follow if all is
+    where the move would have brought it.
 
     Raises:
         Unavailable: a database that the command wrote to cannot be asked.
     """
     had_journal = recover(os.fsencode(repo.root), os.fsencode(repo.workdir))
-    pending = repo.store.get_state(_PENDING)
+    pending = repo.store.get_state(PENDING)
     if pending is None:
         return "finished an interrupted change of the folder" if had_journal else None
-    old, new, why, names = decode_trusted(pending)
-    changes = list(_between(repo, old, new))
-    done = None
-    if repo.head() == old:
-        done = f"an interrupted '{why}' had changed nothing"
-        if _finish_databases(repo, old, new, names):
+    move = _decode(pending)
+    changes = [] if repo.bare else list(_between(repo, move.old, move.new))
+    if all(repo.store.find_ref(ref.name) == ref.old for ref in move.refs):
+        done = f"an interrupted '{move.why}' had changed nothing"
+        if _finish_databases(repo, move):
             try:
                 _apply(repo, changes)
             except Conflict:
-                done = f"an interrupted '{why}' stopped at unsaved changes: run it again"
-        if _is_at(repo, changes) and (names == [] or _are_at(repo, old, new, names)):
-            repo.move("main", old, new, why)
-            done = f"finished an interrupted '{why}'"
-    repo.store.set_states({_PENDING: None})
+                done = f"an interrupted '{move.why}' stopped at unsaved changes: run it again"
+        if _is_at(repo, changes) and (not move.databases or _are_at(repo, move)):
+            _end(repo, move)
+            return f"finished an interrupted '{move.why}'"
+    else:
+        done = f"an interrupted '{move.why}' was overtaken by another move"
+    repo.store.set_states({PENDING: None})
     return done
 
 
-def _finish_databases(
-    repo: Repository, old: ObjectId | None, new: ObjectId, names: Sequence[str]
-) -> bool:
+def _finish_databases(repo: Repository, move: Move) -> bool:
     """Bring all databases forward if one has committed; return whether they are there now."""
-    moves = _plan_databases(repo, old, new, names)
+    moves = _plan(repo, move)
     if not moves:
         return False
     from gsync.replicas.tables.apply import Where
     from gsync.replicas.tables.base import BadRows, Refused
     from gsync.sync.tablemoves import apply_databases, find_database, mark_tables
 
-    where = {move.name: find_database(repo, move) for move in moves if not move.is_still}
-    if Where.TARGET not in where.values() and not _has_committed(repo, old, new, moves):
+    where = {one.name: find_database(repo, one) for one in moves if not one.is_still}
+    if Where.TARGET not in where.values() and not _has_committed(repo, move, moves):
         return False
-    for move in moves:
-        if where.get(move.name) is Where.TARGET:
-            mark_tables(repo, move)
-    rest = [move for move in moves if where.get(move.name) is not Where.TARGET]
+    for one in moves:
+        if move.by_mark and where.get(one.name) is Where.TARGET:
+            mark_tables(repo, one)
+    rest = [one for one in moves if where.get(one.name) is not Where.TARGET]
     try:
-        apply_databases(repo, rest)
+        apply_databases(repo, rest, mark=move.by_mark)
     except (Conflict, Refused, BadRows):
         return False
     return True
 
 
 def _may_have_committed(
-    repo: Repository,
-    old: ObjectId | None,
-    new: ObjectId,
-    moves: Sequence[DatabaseMove],
-    error: BaseException,
+    repo: Repository, move: Move, moves: Sequence[DatabaseMove], error: BaseException
 ) -> bool:
     from gsync.replicas.tables.base import Unsure
 
     if isinstance(error, Unsure) or not isinstance(error, GsyncError):
         return True
-    return _has_committed(repo, old, new, moves)
+    try:
+        return _has_committed(repo, move, moves)
+    except Unavailable:  # it cannot be asked now
+        return True
 
 
-def _has_committed(
-    repo: Repository, old: ObjectId | None, new: ObjectId, moves: Sequence[DatabaseMove]
-) -> bool:
-    """Return whether the mark of a table that differs in old and new says that it is at new."""
+def _has_committed(repo: Repository, move: Move, moves: Sequence[DatabaseMove]) -> bool:
+    """Return whether a database is where `move` leads, by its marks where they say so."""
     from gsync.sync.recorded import recorded_tables
     from gsync.sync.tablemoves import plan_databases
 
-    before, after = repo.manifest(old), repo.manifest(new)
-    names = {move.name for move in moves}
-    for move in plan_databases(repo, before, after):
-        if move.is_still and move.name in names:
-            roots = {t: c.root for t, c in recorded_tables(before, move.name).items()}
-            if any(roots.get(table) != inner.target for table, inner in move.moves.items()):
+    if not move.by_mark:
+        return _count_arrived(repo, moves) > 0
+    before, after = repo.manifest(move.old), repo.manifest(move.new)
+    names = {one.name for one in moves}
+    for one in plan_databases(repo, before, after):
+        if one.is_still and one.name in names:
+            roots = {t: c.root for t, c in recorded_tables(before, one.name).items()}
+            if any(roots.get(table) != inner.target for table, inner in one.moves.items()):
                 return True
     return False
 
 
-def _are_at(repo: Repository, old: ObjectId | None, new: ObjectId, names: Sequence[str]) -> bool:
-    return all(move.is_still for move in _plan_databases(repo, old, new, names))
+def _count_arrived(repo: Repository, moves: Sequence[DatabaseMove]) -> int:
+    from gsync.replicas.tables.apply import Where
+    from gsync.sync.tablemoves import find_database
+
+    moving = [one for one in moves if not one.is_still]
+    return sum(find_database(repo, one) is Where.TARGET for one in moving)
+
+
+def _are_at(repo: Repository, move: Move) -> bool:
+    moves = _plan(repo, move)
+    if move.by_mark:
+        return all(one.is_still for one in moves)
+    return _count_arrived(repo, moves) == sum(not one.is_still for one in moves)
 
 
 def _is_at(repo: Repository, changes: Sequence[Change]) -> bool:
     """Return whether all that `changes` touch is live as it shall be."""
-    live = {change.key: change.new for change in scan(repo, write=False).changes}
-    return all(live.get(change.key, change.old) == change.new for change in changes)
+    live = _live_values(repo, changes)
+    return all(live[change.key] == change.new for change in changes)
+
+
+def capture_folder(repo: Repository, message: str) -> Manifest:
+    """Return HEAD with the folder as it is now, its contents stored and not flushed."""
+    head = repo.head()
+    parent = repo.manifest(head)
+    base = files_root(parent)
+    if base is None:
+        base = repo.store.put(Kind.NODE, EMPTY_MAP_BODY)
+    changes = scan(repo, write=True).changes
+    root = edit_map(repo.store, base, ((change.key, change.new) for change in changes))
+    files = Collection(FILES, root, count_entries(repo.store, root))
+    return next_manifest(parent, head, [files], repo.author(), message)
 
 
 def restore_folder(
@@ -247,8 +432,36 @@ def restore_folder(
     if lost and not force:
         raise ReplicaChanged(lost)
     if wanted and not dry_run:
-        _apply(repo, wanted)
+        _write_restored(repo, wanted)
     return describe(wanted)
+
+
+def _write_restored(repo: Repository, wanted: Sequence[Change]) -> None:
+    """Write `wanted` into the folder, which is kept as it was before, unsaved changes included."""
+    before = capture_folder(repo, "before a restore")
+    root = files_root(before)
+    assert root is not None
+    # It may have been edited since it was compared; nobody has agreed to lose that.
+    lost = [c.key for c in wanted if find_value(repo.store, root, c.key) != c.old]
+    if lost:
+        raise ReplicaChanged(lost)
+    after_root = edit_map(repo.store, root, ((change.key, change.new) for change in wanted))
+    files = Collection(FILES, after_root, count_entries(repo.store, after_root))
+    after = replace_collections(before, [files], "after a restore")
+    old, new = (repo.store.put(Kind.MANIFEST, encode_manifest(m)) for m in (before, after))
+    recorder = repo.recorder("restore")
+    operation = recorder.next(repo.store, live=Live(old, new))
+    carry_out(repo, Move(old, new, "restore", states=operation_state(operation), by_mark=False))
+    recorder.saved = operation
+
+
+def replace_collections(
+    manifest: Manifest, collections: Iterable[Collection], message: str
+) -> Manifest:
+    """Return `manifest` with these collections replaced, under another message."""
+    found = {c.name: c for c in manifest.collections} | {c.name: c for c in collections}
+    ordered = tuple(sorted(found.values(), key=lambda c: c.name.encode()))
+    return replace(manifest, collections=ordered, message=message)
 
 
 def restore_to(

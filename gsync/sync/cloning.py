@@ -64,7 +64,8 @@ def clone_repository(
             Remote(url, token_file, insecure_http),
         )
         count = 0
-        with open_repository(made) as repo, repo.locked(command):
+        with open_repository(made) as repo, repo.writing(command):
+            repo.recorder(command).explain("remove the folder that it made instead", final=True)
             with connect(repo, url, token=token, insecure_http=insecure_http) as connection:
                 moved = clone(repo, "origin", connection)
             if moved.new:

@@ -171,7 +171,7 @@ class _Exchange:
                 self._fetch_stream(receiver, wants, haves)
             self.received += receiver.objects
             remember_forgotten(store, receiver.forgotten)
-        store.set_tracking(self.remote, welcome.refs)
+        self.repo.see(self.remote, welcome.refs)
 
     def _fetch_stream(
         self, receiver: Receiver, wants: list[ObjectId], haves: list[ObjectId]
@@ -228,7 +228,7 @@ class _Exchange:
                 refs.pop(name, None)
             else:
                 refs[name] = new
-        store.set_tracking(self.remote, refs)
+        self.repo.see(self.remote, refs)
 
     def _counted(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         for frame in frames:
@@ -358,14 +358,14 @@ def push(repo: Repository, remote: str, connection: Connection, *, dry_run: bool
     theirs = welcome.refs.get("main")
     if theirs is not None and not _builds_on(repo, theirs, head):
         if not repo.store.missing([theirs]) and is_ancestor(repo.store, head, theirs):
-            repo.store.set_tracking(remote, welcome.refs)
+            repo.see(remote, welcome.refs)
             return exchange.result("main", theirs, theirs)
         raise Behind(remote, theirs)
     moves = _moves(repo, welcome.refs)
     if moves and not dry_run:
         exchange.push(welcome, moves)
     elif not moves:
-        repo.store.set_tracking(remote, welcome.refs)
+        repo.see(remote, welcome.refs)
     elif dry_run:
         _count_push(exchange, welcome, moves)
     return exchange.result("main", theirs, head, refs=moves)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gsync.changes import Change
@@ -14,6 +14,7 @@ from gsync.objects.oid import Kind, ObjectId
 from gsync.store.base import ObjectMissing, ObjectReader, RefMove
 from gsync.store.reflog import check_chain
 from gsync.store.sqlite import SqliteStore
+from gsync.sync.operations import named_manifests
 from gsync.transfer.history import (
     forgotten_ids,
     get_manifest,
@@ -54,13 +55,14 @@ class Verified:
 def list_roots(store: SqliteStore, now_us: int) -> set[ObjectId]:
     """Return every manifest that something names: what gc starts from.
 
-    Refs, tags, remotes as last seen, the ref logs of this store and of its remotes, and
-    leases. `forget` shortens what the log keeps.
+    Refs, tags, remotes as last seen, the ref logs of this store and of its remotes,
+    operations, and leases. `forget` shortens what log and operations keep.
     """
     roots = set(store.list_refs().values()) | store.leased(now_us)
     forgotten = forgotten_ids(store)
     for entry in store.list_log():
         roots |= {oid for oid in (entry.old, entry.new) if oid is not None and oid not in forgotten}
+    roots |= named_manifests(store).keys() - forgotten
     for remote in store.list_remotes():
         roots |= set(store.tracking(remote).values())
     return roots
@@ -238,6 +240,8 @@ def _names(store: SqliteStore) -> dict[ObjectId, str]:
         for moved in (entry.new, entry.old):
             if moved is not None:
                 named.setdefault(moved, f"entry {entry.seq} of the ref log")
+    for oid, operation in named_manifests(store).items():
+        named.setdefault(oid, f"operation {operation}")
     return named
 
 
@@ -355,6 +359,7 @@ def list_forgettable(store: SqliteStore, rule: KeepRule) -> list[ObjectId]:
     if rule.before_us is not None:
         kept |= {o for o in line if get_manifest(store, o).time_us >= rule.before_us}
     others = {entry.new for entry in store.list_log()} | {e.old for e in store.list_log()}
+    others |= named_manifests(store).keys()
     loose = [oid for oid in others if oid is not None and oid not in line]
     lost = [oid for oid in list_ancestors(store, loose) if oid not in line]
     return [oid for oid in [*line, *lost] if oid not in kept]
@@ -394,11 +399,23 @@ def _last_of_days(store: SqliteStore, line: list[ObjectId], days: int) -> set[Ob
 
 
 def forget(
-    store: SqliteStore, oids: Iterable[ObjectId], *, actor: str, reason: str, now_us: int
+    store: SqliteStore,
+    oids: Iterable[ObjectId],
+    *,
+    actor: str,
+    reason: str,
+    now_us: int,
+    states: Mapping[str, bytes | None] | None = None,
 ) -> None:
     """Mark `oids` as forgotten and say so in the ref log; `collect` then drops them.
 
     The log entry is one for the ref `forget`, from and to nothing, whose reason counts them.
     """
     remember_forgotten(store, oids)
-    store.move_refs([RefMove("forget", None, None)], time_us=now_us, actor=actor, why=reason[:200])
+    store.move_refs(
+        [RefMove("forget", None, None)],
+        time_us=now_us,
+        actor=actor,
+        why=reason[:200],
+        states=states,
+    )

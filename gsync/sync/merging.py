@@ -7,7 +7,7 @@ the name `merge`, so that collection keeps what it names and `gsync refs` shows 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ from gsync.objects.model import (
 from gsync.objects.oid import Kind, ObjectId
 from gsync.paths import show_path
 from gsync.sync.comparetables import split_collection
+from gsync.sync.operations import operation_state
 from gsync.sync.repository import Repository, now_us
 from gsync.transfer.history import get_manifest, is_ancestor, merge_base
 from gsync.views.conflicts import (
@@ -59,11 +60,13 @@ class Unfinished:
         oid: The manifest that holds it.
         manifest: That manifest: both parents, what merged, and the conflicts.
         name: What is merged, as the user called it.
+        base: What both sides changed, or None for nothing.
     """
 
     oid: ObjectId
     manifest: Manifest
     name: str
+    base: ObjectId | None
 
     @property
     def ours(self) -> ObjectId:
@@ -119,7 +122,7 @@ def check_no_merge(repo: Repository) -> None:
     unfinished = find_unfinished(repo)
     if unfinished is not None:
         raise MergeUnfinished(unfinished.name)
-    if repo.store.tracking(TRACKED):  # finished, and cut off before this was dropped
+    if repo.store.tracking(TRACKED):  # finished by a version that dropped this afterwards
         repo.store.set_tracking(TRACKED, {})
 
 
@@ -134,7 +137,8 @@ def check_finished(repo: Repository, oid: ObjectId, name: str) -> None:
 
 def find_unfinished(repo: Repository) -> Unfinished | None:
     """Return the merge that waits, or None."""
-    oid = repo.store.tracking(TRACKED).get("unfinished")
+    kept = repo.store.tracking(TRACKED)
+    oid = kept.get("unfinished")
     if oid is None:
         return None
     manifest = get_manifest(repo.store, oid)
@@ -143,7 +147,8 @@ def find_unfinished(repo: Repository) -> Unfinished | None:
     # A crash after HEAD moved, before this was dropped: it is finished all the same.
     if head is not None and head != ours and is_ancestor(repo.store, theirs, head):
         return None
-    return Unfinished(oid, manifest, manifest.message.removeprefix("merge "))
+    base = kept.get("base") or merge_base(repo.store, ours, theirs)
+    return Unfinished(oid, manifest, manifest.message.removeprefix("merge "), base)
 
 
 def merge(
@@ -191,7 +196,7 @@ def merge(
     if dry_run:
         return Merged(None, len(conflicts), would=manifest)
     if conflicts:
-        _keep(repo, manifest, conflicts)
+        _keep(repo, manifest, conflicts, "merge")
         return Merged(None, len(conflicts))
     return _finish(repo, ours, manifest, name, databases, accept)
 
@@ -219,12 +224,23 @@ def _finish(
     name: str,
     databases: bool,
     accept: Sequence[str],
+    merge: Mapping[str, ObjectId] | None = None,
+    undoes: int | None = None,
 ) -> Merged:
     from gsync.sync.checkout import move_folder
 
     oid = repo.store.put(Kind.MANIFEST, encode_manifest(manifest))
     repo.store.flush()
-    applied = move_folder(repo, ours, oid, why=f"merge {name}", databases=databases, accept=accept)
+    applied = move_folder(
+        repo,
+        ours,
+        oid,
+        why=f"merge {name}",
+        databases=databases,
+        accept=accept,
+        merge=merge,
+        undoes=undoes,
+    )
     return Merged(oid, 0, applied)
 
 
@@ -238,9 +254,16 @@ def merge_manifests(
     store = repo.store
     base_id = merge_base(store, ours, theirs)
     base = get_manifest(store, base_id) if base_id is not None else None
+    return merge_contents(repo, base, get_manifest(store, ours), get_manifest(store, theirs))
+
+
+def merge_contents(
+    repo: Repository, base: Manifest | None, ours: Manifest, theirs: Manifest
+) -> tuple[tuple[Collection, ...], list[StoredConflict]]:
+    """Return the merged collections, ours where there is a conflict, and the conflicts."""
     found: list[Collection] = []
     conflicts: list[StoredConflict] = []
-    sides = base, get_manifest(store, ours), get_manifest(store, theirs)
+    sides = base, ours, theirs
     for part in merge_collections(*sides):
         merged = part.ours
         if part.choice is Choice.THEIRS:
@@ -332,8 +355,27 @@ def _prepare_rows(
 # --- Conflicts as data ---------------------------------------------------------------
 
 
-def _keep(repo: Repository, manifest: Manifest, conflicts: Sequence[StoredConflict]) -> None:
-    """Keep an unfinished merge; the one kept before is replaced."""
+def _keep(
+    repo: Repository, manifest: Manifest, conflicts: Sequence[StoredConflict], why: str
+) -> None:
+    """Keep an unfinished merge; the one kept before is replaced, but for its base."""
+    kept = repo.store.tracking(TRACKED)
+    _set_kept(repo, kept | {"unfinished": store_unfinished(repo, manifest, conflicts)}, why)
+
+
+def _set_kept(repo: Repository, merge: Mapping[str, ObjectId], why: str) -> None:
+    from gsync.sync.checkout import merge_moves
+
+    recorder = repo.recorder(why)
+    operation = recorder.next(repo.store, refs=merge_moves(repo, merge))
+    repo.store.set_tracking(TRACKED, merge, operation_state(operation))
+    recorder.saved = operation
+
+
+def store_unfinished(
+    repo: Repository, manifest: Manifest, conflicts: Sequence[StoredConflict]
+) -> ObjectId:
+    """Store a merge with its conflicts, and return its id; nothing points at it yet."""
     store = repo.store
     store.put(Kind.NODE, EMPTY_MAP_BODY)
     entries = encode_conflicts(conflicts)
@@ -345,7 +387,7 @@ def _keep(repo: Repository, manifest: Manifest, conflicts: Sequence[StoredConfli
     )
     oid = store.put(Kind.MANIFEST, encode_manifest(manifest))
     store.flush()
-    store.set_tracking(TRACKED, {"unfinished": oid})
+    return oid
 
 
 def list_conflicts(repo: Repository, unfinished: Unfinished) -> Iterator[StoredConflict]:
@@ -372,7 +414,7 @@ def read_side(
     if found is None or isinstance(found, bytes):
         return found
     oids = {"ours": unfinished.ours, "theirs": unfinished.theirs}
-    oid = oids.get(side) or merge_base(repo.store, unfinished.ours, unfinished.theirs)
+    oid = oids.get(side) or unfinished.base
     collection = get_manifest(repo.store, oid).find(kept.collection) if oid is not None else None
     if collection is None or kept.key is None:
         return None
@@ -411,7 +453,7 @@ def resolve(
         if before is not after:
             decided = value if side == "edited" else read_side(repo, unfinished, after, side)
             manifest = _decide(repo, manifest, after, decided)
-    _keep(repo, manifest, done)
+    _keep(repo, manifest, done, "resolve")
     return [k for k in done if (k.collection, k.key) in chosen]
 
 
@@ -483,7 +525,16 @@ def continue_merge(
     if dry_run:
         return Merged(None)
     try:
-        merged = _finish(repo, unfinished.ours, manifest, unfinished.name, databases, accept)
+        return _finish(
+            repo,
+            unfinished.ours,
+            manifest,
+            unfinished.name,
+            databases,
+            accept,
+            merge={},
+            undoes=find_undone(unfinished),
+        )
     except Conflict as error:
         if error.hint and "snapshot" in error.hint:  # which waits for the merge to end
             error.hint = (
@@ -491,8 +542,20 @@ def continue_merge(
                 " the resolutions, 'gsync snapshot', and merge again"
             )
         raise
-    repo.store.set_tracking(TRACKED, {})
-    return merged
+
+
+_UNDOING = "the undoing of operation "
+
+
+def undoing(operation: int) -> str:
+    """Return what a merge that undoes an operation is called."""
+    return f"{_UNDOING}{operation}"
+
+
+def find_undone(unfinished: Unfinished) -> int | None:
+    """Return the operation that a merge undoes when it is finished, or None."""
+    number = unfinished.name.removeprefix(_UNDOING)
+    return int(number) if number != unfinished.name and number.isdecimal() else None
 
 
 def _check_tree(repo: Repository, manifest: Manifest) -> None:
@@ -519,5 +582,5 @@ def abort_merge(repo: Repository, *, dry_run: bool = False) -> Unfinished:
     """Drop an unfinished merge; nothing live was touched by it. The caller holds the lock."""
     unfinished = _need_unfinished(repo)
     if not dry_run:
-        repo.store.set_tracking(TRACKED, {})
+        _set_kept(repo, {}, "merge --abort")
     return unfinished

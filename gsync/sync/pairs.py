@@ -66,6 +66,10 @@ class Place(Protocol):
         """Return whom new manifests name as their author."""
         ...
 
+    def note(self, command: str, kept: str) -> dict[str, bytes | None]:
+        """Return the state that notes an operation which cannot be undone, and why."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PairCounts:
@@ -182,7 +186,7 @@ def sync_pair(
     """
     store = repo.store
     pair = pair_name(source, target)
-    old = _settle(store, pair, source, target, tables, dry_run=dry_run)
+    old = _settle(repo, pair, source, target, tables, dry_run=dry_run)
     base = get_manifest(store, old) if old else None
     accept = list(accept)
     with _naming(source):
@@ -213,7 +217,7 @@ def sync_pair(
         target, moves, store, content_loader(store), accept=accept, dry_run=dry_run
     )
     if new is not None and new != old:
-        store.set_tracking(pair, {AGREED: new})
+        store.set_tracking(pair, {AGREED: new}, _note(repo, target))
     counts = tuple(
         replace(
             seen[name].counts,
@@ -242,7 +246,7 @@ def _naming(database: Database) -> Iterator[None]:
 
 
 def _settle(
-    store: SqliteStore,
+    repo: Place,
     pair: str,
     one: Database,
     other: Database,
@@ -255,6 +259,7 @@ def _settle(
     Then every row that was sent is in both databases as it was sent, whichever was the target.
     Where that cannot be seen, the older base holds: rows that both have alike are no conflict.
     """
+    store = repo.store
     refs = store.tracking(pair)
     agreed, sent = refs.get(AGREED), refs.get(SENT)
     if sent is None:
@@ -276,8 +281,18 @@ def _settle(
     ):
         agreed = sent
     if not dry_run:
-        store.set_tracking(pair, {AGREED: agreed} if agreed else {})
+        states = _note(repo, other) if agreed == sent else None
+        store.set_tracking(pair, {AGREED: agreed} if agreed else {}, states)
     return agreed
+
+
+def _note(repo: Place, target: Database) -> dict[str, bytes | None]:
+    """Return the state that notes a sync to `target` as this command's operation."""
+    return repo.note(
+        "db sync",
+        f"the rows that {target.shown} had before are not kept here; what is wrong there is mended"
+        " there, or brought back by a sync in the other direction",
+    )
 
 
 def _start(store: SqliteStore, old: Collection | None, new: Collection) -> ObjectId:

@@ -30,6 +30,7 @@ from gsync.store.base import RefMove
 from gsync.store.sqlite import SqliteStore
 from gsync.sync.compare import FileChange, describe, files_root, select
 from gsync.sync.lock import Locked, locked
+from gsync.sync.operations import PENDING, Recorder, operation_state
 from gsync.transfer.history import get_manifest, is_ancestor, list_ancestors
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class Repository:
         self.store = store
         self.config = config
         self.bare = workdir == root
+        self._recorder: Recorder | None = None
 
     def __enter__(self) -> Repository:
         return self
@@ -139,15 +141,36 @@ class Repository:
         """Hold the repository, with what an interrupted command left finished or undone."""
         with self.locked(command):
             self.recover()
-            yield
+            self._recorder = self._new_recorder(command.removeprefix("gsync "))
+            try:
+                yield
+            finally:
+                self._recorder = None
+
+    def _new_recorder(self, command: str) -> Recorder:
+        return Recorder(command, local_user(), now_us)
+
+    def recorder(self, command: str) -> Recorder:
+        """Return what notes the operation of the command that holds the repository.
+
+        Args:
+            command: What it is called where nobody holds it: a use case called by itself.
+        """
+        return self._recorder or self._new_recorder(command)
 
     def recover(self) -> str | None:
         """Finish or undo what an interrupted command left; say what was done, or None."""
-        if self.bare:
+        if self.bare and self.store.get_state(PENDING) is None:
             return None
         from gsync.sync.checkout import finish_interrupted
 
         return finish_interrupted(self)
+
+    def settle(self, command: str) -> None:
+        """Finish or undo what an interrupted command left, if there is such a thing."""
+        if self.store.get_state(PENDING) is not None:
+            with self.locked(command):
+                self.recover()
 
     # Manifests
 
@@ -171,18 +194,48 @@ class Repository:
         why: str,
         states: Mapping[str, bytes | None] | None = None,
     ) -> None:
-        """Move one ref by compare-and-swap, and log it; the actor is the local user.
+        """Move one ref by compare-and-swap, log it, and note it as this command's operation.
+
+        The actor is the local user.
 
         Args:
             states: What is saved with it, in one transaction.
         """
+        recorder = self.recorder(why)
+        operation = recorder.next(self.store, refs={name: (old, new)}, states=states)
         self.store.move_refs(
             [RefMove(name, old, new)],
             time_us=now_us(),
             actor=local_user(),
             why=why,
-            states=states,
+            states={**(states or {}), **operation_state(operation)},
         )
+        recorder.saved = operation
+
+    def see(self, remote: str, refs: Mapping[str, ObjectId]) -> None:
+        """Remember where the refs of `remote` are, as part of this command's operation."""
+        seen = self.store.tracking(remote)
+        moved = {
+            f"{remote}/{name}": (seen.get(name), refs.get(name))
+            for name in seen.keys() | refs.keys()
+            if seen.get(name) != refs.get(name)
+        }
+        if not moved:
+            return
+        recorder = self.recorder(f"see {remote}")
+        operation = recorder.next(self.store, seen=moved)
+        self.store.set_tracking(remote, refs, operation_state(operation))
+        recorder.saved = operation
+
+    def note(self, command: str, kept: str) -> dict[str, bytes | None]:
+        """Return the state that notes an operation which cannot be undone, and why.
+
+        For what changes no ref: the caller saves it with whatever it changes.
+        """
+        recorder = self.recorder(command)
+        recorder.explain(kept)
+        recorder.saved = recorder.next(self.store)
+        return operation_state(recorder.saved)
 
 
 def init_repository(directory: Path, *, bare: bool = False, dry_run: bool = False) -> Path:

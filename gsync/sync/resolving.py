@@ -14,7 +14,7 @@ from gsync.sync.comparetables import split_collection
 from gsync.sync.merging import Unfinished, find_unfinished, list_conflicts, read_side
 from gsync.sync.recorded import content_loader, find_table, get_schema, policies_of
 from gsync.sync.repository import Repository
-from gsync.transfer.history import get_manifest, merge_base
+from gsync.transfer.history import get_manifest
 from gsync.views.conflicts import StoredConflict
 from gsync.views.files import EntryType, FileEntry, encode_entry
 from gsync.views.rows.merge import RowMerger
@@ -118,10 +118,9 @@ def cells_value(repo: Repository, wanted: tuple[str, bytes | None], cells: Seque
 def _row_merger(repo: Repository, unfinished: Unfinished, name: str, schema: Schema) -> RowMerger:
     """Return what merges rows of a table that both sides of a merge have, to `schema`."""
     schemas = []
-    base = merge_base(repo.store, unfinished.ours, unfinished.theirs)
     sides = [
         get_manifest(repo.store, oid) if oid is not None else None
-        for oid in (base, unfinished.ours, unfinished.theirs)
+        for oid in (unfinished.base, unfinished.ours, unfinished.theirs)
     ]
     for side in sides:
         found = side.find(name) if side is not None else None

@@ -33,6 +33,7 @@ from gsync.sync.compare import FileChange, describe, diff_manifests, files_root
 from gsync.sync.controlplane import ApiError, Unauthorized, check_api_url, find_database_url
 from gsync.sync.exchange import Behind, connect, fetch, pull, push
 from gsync.sync.opendb import open_url
+from gsync.sync.operations import Operation, list_operations
 from gsync.sync.pairs import PairResult, sync_pair
 from gsync.sync.presets import PRESETS
 from gsync.sync.repository import (
@@ -53,6 +54,7 @@ from gsync.sync.results import (
     SyncOperationResult,
     SyncOpState,
 )
+from gsync.sync.undoing import Undone, undo
 from gsync.transfer.history import is_ancestor
 from gsync.urls import InvalidName, InvalidUrl, check_tenant, parse_database_url, parse_url
 
@@ -256,6 +258,24 @@ class SyncService:
             attempt(_files_operation(self._direction), self.sync_files),
             attempt("database", self.sync_database),
         ]
+
+    def ops(self) -> list[Operation]:
+        """Return what was changed in the folder's repository, newest first."""
+        with self._repository(self._folder(), temporary=True) as repo:
+            repo.settle("ops")
+            return list_operations(repo.store)
+
+    def undo(self, operation: int | None = None) -> Undone:
+        """Bring refs, folder and tables to their state before an operation.
+
+        Args:
+            operation: Its number; the newest that is neither undone nor an undo if None.
+
+        Raises: as `undoing.undo`.
+        """
+        config = self.config
+        with self._repository(self._folder()) as repo, repo.writing("undo"):
+            return undo(repo, operation, accept=config.accepted, dry_run=config.dry_run)
 
     @property
     def _direction(self) -> SyncDirection:

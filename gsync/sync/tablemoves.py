@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from gsync.config import TableConfig
 from gsync.errors import Conflict, NotFound
 from gsync.maps.diff import diff_maps
-from gsync.maps.omap import EMPTY_MAP, edit_map
-from gsync.objects.model import EMPTY_MAP_BODY, Collection, Manifest
+from gsync.maps.omap import EMPTY_MAP, count_entries, edit_map
+from gsync.objects.model import EMPTY_MAP_BODY, Collection, Manifest, encode_manifest
 from gsync.objects.oid import Kind, ObjectId
 from gsync.replicas.tables.apply import (
     ROWS_SHOWN_MAX,
@@ -23,7 +23,9 @@ from gsync.replicas.tables.apply import (
 from gsync.replicas.tables.base import Applied, Database
 from gsync.replicas.tables.scan import join, scan_table
 from gsync.store.base import ObjectReader
+from gsync.sync.comparetables import split_collection
 from gsync.sync.opendb import open_database
+from gsync.sync.operations import Live, operation_state
 from gsync.sync.recorded import (
     collection_name,
     content_loader,
@@ -31,8 +33,8 @@ from gsync.sync.recorded import (
     recorded_tables,
     tables_of,
 )
-from gsync.sync.repository import Repository
-from gsync.sync.tables import find_mark, make_mark, mark_name
+from gsync.sync.repository import Repository, next_manifest, now_us
+from gsync.sync.tables import find_mark, make_mark, mark_name, stop_on_emptied
 from gsync.views.rows.schema import Schema, continues
 from gsync.views.rows.show import show_row
 
@@ -146,10 +148,14 @@ def apply_databases(
     *,
     accept: Iterable[str] = (),
     dry_run: bool = False,
+    mark: bool = True,
 ) -> dict[str, Applied]:
     """Write all databases, each in its transaction, and mark their tables.
 
     With several, each is tried and rolled back first, so that one that refuses stops all.
+
+    Args:
+        mark: Whether the tables are marked; else the caller does it when all is done.
     """
     load = content_loader(repo.store)
     accept = list(accept)
@@ -162,25 +168,131 @@ def apply_databases(
         done[move.name] = apply_tables(
             move.database, move.moves, repo.store, load, accept=accept, dry_run=dry_run
         )
-        if not dry_run:
+        if mark and not dry_run:
             mark_tables(repo, move)
     return done
 
 
-def mark_tables(
-    repo: Repository,
-    move: DatabaseMove,
-    states: Mapping[str, tuple[ObjectId, Schema]] | None = None,
-) -> None:
-    """Remember that the tables of `move` are derived from their targets, or from `states`."""
-    if states is None:
-        states = {table: (inner.target, inner.schema) for table, inner in move.moves.items()}
-    repo.store.set_states(
-        {
-            mark_name(collection_name(move.name, table)): make_mark(move.database, *state)
-            for table, state in states.items()
+def mark_tables(repo: Repository, move: DatabaseMove) -> None:
+    """Remember that the tables of `move` are derived from their targets."""
+    repo.store.set_states(marks_after([move]))
+
+
+def marks_after(moves: Iterable[DatabaseMove]) -> dict[str, bytes | None]:
+    """Return the marks of the tables of `moves`, once they are at their targets."""
+    return {
+        mark_name(collection_name(move.name, table)): make_mark(
+            move.database, inner.target, inner.schema
+        )
+        for move in moves
+        for table, inner in move.moves.items()
+    }
+
+
+def plan_between(
+    repo: Repository, old: Manifest | None, new: Manifest | None, names: Sequence[str]
+) -> list[DatabaseMove]:
+    """Return what has to be written for tables to go from what `old` has to what `new` has.
+
+    As `plan_databases`, but whatever the marks say: what `old` has was live a moment ago. A
+    table that only one of them has stays as it is.
+    """
+    found = []
+    for name in sorted(repo.config.local.databases.keys() & set(names)):
+        before, after = recorded_tables(old, name), recorded_tables(new, name)
+        here = repo.config.shared.databases.get(name, {})
+        named = (tables_of(repo, manifest).get(name, {}) for manifest in (old, new))
+        configs = {**here, **next(named), **next(named)}
+        moves = {
+            table: _guarded(
+                repo, name, _move(repo.store, configs[table], before[table].root, collection)
+            )
+            for table, collection in after.items()
+            if table in before and table in configs
         }
+        if moves:
+            found.append(DatabaseMove(name, open_database(repo, name), moves))
+    return found
+
+
+def record_moves(
+    repo: Repository, old: ObjectId | None, new: ObjectId, moves: Sequence[DatabaseMove]
+) -> Live:
+    """Return what `moves` write, for the operation to note: before they are made.
+
+    A table that starts from anything but what manifest `old` has of it, as one that was never
+    brought to HEAD, is scanned, so that it can be brought back to how it is now.
+    """
+    names = tuple(move.name for move in moves)
+    before: list[Collection] = []
+    after: list[Collection] = []
+    for move in moves:
+        recorded = recorded_tables(repo.manifest(old), move.name)
+        target = recorded_tables(repo.manifest(new), move.name)
+        odd = [
+            table
+            for table, inner in move.moves.items()
+            if table not in recorded or recorded[table].root != inner.base
+        ]
+        if odd and not move.is_still:
+            live = _from_live(repo, move.database, move.moves, odd)
+            for table in odd:
+                inner = move.moves[table]
+                changes = diff_maps(repo.store, inner.base, inner.target)
+                end = edit_map(repo.store, live[table].base, ((c.key, c.new) for c in changes))
+                before.append(_at(repo, target[table], live[table].base))
+                after.append(_at(repo, target[table], end))
+        elif odd:
+            before += [target[table] for table in odd]
+    if not before:
+        return Live(old, new, names)
+    return Live(
+        _store_beside(repo, old, before, "before a move"),
+        _store_beside(repo, new, after, "after a move"),
+        names,
     )
+
+
+def capture_tables(
+    repo: Repository, manifest: Manifest, tables: Iterable[str], accept: Iterable[str] = ()
+) -> tuple[list[Collection], dict[str, bytes | None]]:
+    """Return live tables as they are now, and the marks that say so; contents not flushed.
+
+    Args:
+        manifest: What they are scanned against; it has all of them.
+        tables: Names of their collections.
+        accept: Tables of which all rows may be gone.
+
+    Raises:
+        Emptied: a table has lost all its rows.
+        Refused: a live table is not as recorded.
+    """
+    found: list[Collection] = []
+    marks: dict[str, bytes | None] = {}
+    wanted = [names for table in tables if (names := split_collection(table)) is not None]
+    for move in plan_between(repo, manifest, manifest, [name for name, _ in wanted]):
+        asked = [table for name, table in wanted if name == move.name and table in move.moves]
+        live = _from_live(repo, move.database, {t: move.moves[t] for t in asked}, asked)
+        recorded = recorded_tables(manifest, move.name)
+        for table in asked:
+            collection = _at(repo, recorded[table], live[table].base)
+            stop_on_emptied(table, recorded[table], collection, accept)
+            found.append(collection)
+            schema = get_schema(repo.store, collection)
+            marks[mark_name(collection.name)] = make_mark(move.database, collection.root, schema)
+    return found, marks
+
+
+def _at(repo: Repository, collection: Collection, root: ObjectId) -> Collection:
+    return replace(collection, root=root, count=count_entries(repo.store, root))
+
+
+def _store_beside(
+    repo: Repository, oid: ObjectId | None, collections: Iterable[Collection], message: str
+) -> ObjectId:
+    """Store manifest `oid` with some tables as they were live; return the id."""
+    manifest = next_manifest(repo.manifest(oid), oid, collections, repo.author(), message, now_us())
+    return repo.store.put(Kind.MANIFEST, encode_manifest(manifest))
 
 
 def find_database(repo: Repository, move: DatabaseMove) -> Where:
@@ -211,55 +323,114 @@ def restore_tables(
         NotFound: a table is not recorded there.
         RowsChanged: unsaved changes would be overwritten.
     """
-    head = repo.manifest(repo.head())
-    names = [database] if database else sorted(repo.config.local.databases)
-    done: dict[str, Applied] = {}
-    seen: set[str] = set()
-    for name in names:
-        live = open_database(repo, name)
-        recorded = recorded_tables(manifest, name)
-        wanted = tables_of(repo, manifest).get(name) or repo.config.shared.databases.get(name, {})
-        moves = {}
-        for table, config in wanted.items():
-            if table not in recorded:
-                continue
-            collection = recorded[table]
-            mark = find_mark(repo, live, collection.name)
-            base = EMPTY_MAP
-            if mark and _are_comparable(mark[1], get_schema(repo.store, collection)):
-                base = mark[0]
-            if tables and table not in tables:
-                # Not asked for: stays as it is, whatever that is, but is looked at.
-                base_move = _move(repo.store, config, base, collection)
-                moves[table] = TableMove(config, base, base, base_move.schema)
-                continue
-            seen.add(table)
-            moves[table] = _guarded(repo, name, _move(repo.store, config, base, collection))
-        if not moves:
+    return restore_databases(
+        repo, manifest, {database: tables}, force=force, accept=accept, dry_run=dry_run
+    )
+
+
+def restore_databases(
+    repo: Repository,
+    manifest: Manifest,
+    wanted: Mapping[str | None, Sequence[str]],
+    *,
+    force: bool = False,
+    accept: Iterable[str] = (),
+    dry_run: bool = False,
+) -> dict[str, Applied]:
+    """Do as `restore_tables` for several databases, as one move.
+
+    Args:
+        wanted: Tables by database, as the arguments of `restore_tables`.
+    """
+    moves: list[DatabaseMove] = []
+    asked: dict[str, list[str]] = {}
+    for database, tables in wanted.items():
+        names = [database] if database else sorted(repo.config.local.databases)
+        found = [_plan_restore(repo, manifest, name, tables, force=force) for name in names]
+        kept = [one for one in found if one is not None]
+        moves += [move for move, _ in kept]
+        asked |= {move.name: names for move, names in kept}
+        for table in tables:
+            if not any(table in names for _, names in kept):
+                raise NotFound(
+                    f"no table {table} is recorded there for a database that is configured here",
+                    hint="see 'gsync collection list' and [db] in .gsync/config.toml",
+                )
+    if dry_run:
+        return apply_databases(repo, moves, accept=accept, dry_run=True)
+    return _restore(repo, manifest, moves, asked, list(accept)) if moves else {}
+
+
+def _plan_restore(
+    repo: Repository, manifest: Manifest, name: str, tables: Sequence[str], *, force: bool
+) -> tuple[DatabaseMove, list[str]] | None:
+    """Return what restores one database from what is live, and the tables that it restores."""
+    live = open_database(repo, name)
+    recorded = recorded_tables(manifest, name)
+    wanted = tables_of(repo, manifest).get(name) or repo.config.shared.databases.get(name, {})
+    moves = {}
+    for table, config in wanted.items():
+        if table not in recorded:
             continue
-        asked = [table for table in moves if not tables or table in tables]
-        from_live = _from_live(repo, live, moves, asked)
-        if not force:
-            _keep_unsaved(repo, live, asked, moves, from_live)
-        done[name] = apply_tables(
-            live, from_live, repo.store, content_loader(repo.store), accept=accept, dry_run=dry_run
-        )
-        if not dry_run:
-            heads = recorded_tables(head, name)
-            states = {
-                t: (heads[t].root, get_schema(repo.store, heads[t]))
-                if t in heads
-                else (moves[t].target, moves[t].schema)
-                for t in asked
-            }
-            # Against HEAD, what came back is a change like any other.
-            mark_tables(repo, DatabaseMove(name, live, moves), states)
-    for table in tables:
-        if table not in seen:
-            raise NotFound(
-                f"no table {table} is recorded there for a database that is configured here",
-                hint="see 'gsync collection list' and [db] in .gsync/config.toml",
-            )
+        collection = recorded[table]
+        mark = find_mark(repo, live, collection.name)
+        base = EMPTY_MAP
+        if mark and _are_comparable(mark[1], get_schema(repo.store, collection)):
+            base = mark[0]
+        if tables and table not in tables:
+            # Not asked for: stays as it is, whatever that is, but is looked at.
+            base_move = _move(repo.store, config, base, collection)
+            moves[table] = TableMove(config, base, base, base_move.schema)
+            continue
+        moves[table] = _guarded(repo, name, _move(repo.store, config, base, collection))
+    if not moves:
+        return None
+    asked = [table for table in moves if not tables or table in tables]
+    from_live = _from_live(repo, live, moves, asked)
+    if not force:
+        _keep_unsaved(repo, live, asked, moves, from_live)
+    return DatabaseMove(name, live, from_live), asked
+
+
+def _restore(
+    repo: Repository,
+    manifest: Manifest,
+    moves: Sequence[DatabaseMove],
+    asked: Mapping[str, Sequence[str]],
+    accept: Sequence[str],
+) -> dict[str, Applied]:
+    """Write `moves`; the rows that were live before are kept for an undo."""
+    from gsync.sync.checkout import Move, carry_out
+
+    head = repo.head()
+    before: list[Collection] = []
+    after: list[Collection] = []
+    marks: dict[str, bytes | None] = {}
+    for move in moves:
+        recorded = recorded_tables(manifest, move.name)
+        heads = recorded_tables(repo.manifest(head), move.name)
+        for table, inner in move.moves.items():
+            before.append(_at(repo, recorded[table], inner.base))
+            after.append(_at(repo, recorded[table], inner.target))
+            if table in asked[move.name]:
+                # Against HEAD, what came back is a change like any other.
+                at = heads.get(table, recorded[table])
+                marks[mark_name(recorded[table].name)] = make_mark(
+                    move.database, at.root, get_schema(repo.store, at)
+                )
+    names = tuple(move.name for move in moves)
+    old = _store_beside(repo, head, before, "before a restore")
+    new = _store_beside(repo, head, after, "after a restore")
+    recorder = repo.recorder("db restore")
+    if before == after:
+        live = None
+    else:
+        live = Live(old, new, names)
+    operation = recorder.next(repo.store, states=marks, live=live)
+    states = {**marks, **(operation_state(operation) if live or operation.marks else {})}
+    whole = Move(old, new, "db restore", names, states=states, by_mark=False)
+    done = carry_out(repo, whole, moves, accept=accept)
+    recorder.saved = operation
     return done
 
 

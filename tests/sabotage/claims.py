@@ -34,6 +34,8 @@ CHECKOUT = "tests/replicas/files/test_checkout.py::"
 COLLECT = "tests/sync/test_collect.py::"
 ENGINES = "tests/tables/test_engines.py::"
 LOSSES = "tests/tables/test_losses.py::"
+SCOPES = "tests/tables/test_scopes.py::"
+UNDO = "tests/sync/test_undo.py::"
 
 CLAIMS = (
     # --- Objects and the store
@@ -630,9 +632,57 @@ CLAIMS = (
         "rows-not-at-head",
         "A database that was never brought to HEAD is not recorded over it.",
         "gsync/sync/tables.py",
-        "if old is not None and mark != old.root and found.root != old.root:",
-        "if old is not None and mark == b'' and found.root != old.root:",
+        "at_head = old is None or old.root in (mark, found.root)",
+        "at_head = True",
         ("tests/cli/test_databases.py::test_tables_travel_from_one_database_to_another_and_back",),
+    ),
+    Claim(
+        "rows-other-database",
+        "Another database behind the same URL is not taken for the one that the mark was made in.",
+        "gsync/sync/tables.py",
+        "(shown, identity) != (database.shown, database.identity())",
+        "shown != database.shown",
+        (LOSSES + "test_another_database_behind_the_same_url_is_not_taken_for_the_one_before",),
+    ),
+    Claim(
+        "scope-seen",
+        "Rows out of scope are not recorded.",
+        "gsync/replicas/tables/plan.py",
+        "view = View(roles, scope=scope)",
+        "view = View(roles)",
+        (SCOPES + "test_other_tenants_rows_are_not_seen_and_not_touched",),
+    ),
+    Claim(
+        "scope-outsiders",
+        "A row is not written where a row out of scope has its key.",
+        "gsync/replicas/tables/apply.py",
+        "    if not keys:\n        return\n",
+        "    if keys or not keys:\n        return\n",
+        (SCOPES + "test_a_key_that_another_tenant_has_is_not_overwritten",),
+    ),
+    Claim(
+        "scope-left",
+        "A row that left the scope is not recorded as deleted.",
+        "gsync/sync/tables.py",
+        "if plan.view.scope is None or not same_view or plan.name in accept:",
+        "if plan.view.scope is None or same_view or plan.name in accept:",
+        (SCOPES + "test_a_row_that_leaves_the_scope_is_not_taken_for_deleted",),
+    ),
+    Claim(
+        "scope-cascade",
+        "A deletion takes no row along that is out of scope.",
+        "gsync/replicas/tables/apply.py",
+        "            and not one.out_of_scope\n",
+        "",
+        (SCOPES + "test_a_deletion_that_would_take_other_rows_along_is_stopped",),
+    ),
+    Claim(
+        "policies-both",
+        "A merge policy counts as the sides' gsync.toml, merged, say it.",
+        "gsync/sync/recorded.py",
+        "return merge_policies(*found)",
+        "return merge_policies(found[0], found[0], found[0])",
+        ("tests/cli/test_merge.py::test_policies_settle_what_both_changed",),
     ),
     Claim(
         "rows-emptied",
@@ -679,7 +729,7 @@ CLAIMS = (
         "pairs-base",
         "The base of a pair is what the source had, so the target's own edits are carried back.",
         "gsync/sync/pairs.py",
-        "        store.set_tracking(pair, {AGREED: new})\n",
+        "        store.set_tracking(pair, {AGREED: new}, _note(repo, target))\n",
         "        after = _scan(store, target, tables, recorded_tables(base, DATABASE), accept)\n"
         '        made = _next(repo, old, base, after, "")\n'
         "        new = store.put(Kind.MANIFEST, encode_manifest(made)) if made else old\n"
@@ -737,5 +787,74 @@ CLAIMS = (
         'if scheme == "http" and not insecure_http and not _LOOPBACK.fullmatch(host):',
         'if scheme == "http" and not insecure_http and not _LOOPBACK.match(host):',
         ("tests/test_config.py::test_urls_rejected",),
+    ),
+    # --- Operations and undo
+    Claim(
+        "undo-published",
+        "What was published is never moved back: an undo puts the old content on top of it.",
+        "gsync/sync/undoing.py",
+        "if self.head == self.after and not self._is_published(self.head):",
+        "if self.head == self.after:",
+        (
+            UNDO + "test_a_published_snapshot_is_never_moved_back",
+            UNDO + "test_a_pull_is_undone",
+            UNDO + "test_bare_store",
+        ),
+    ),
+    Claim(
+        "undo-unsaved",
+        "An undo keeps what was live, unsaved changes included, before it writes.",
+        "gsync/sync/undoing.py",
+        "capture_folder(self.repo, title) if files else replace(self.now, message=title)",
+        "replace(self.now, message=title)",
+        (UNDO + "test_unsaved_edits_stay",),
+    ),
+    Claim(
+        "undo-ignores-since",
+        "What was changed since an operation stays when that is undone.",
+        "gsync/sync/undoing.py",
+        "merge_contents(self.repo, after, ours, theirs)",
+        "merge_contents(self.repo, after, after, theirs)",
+        (UNDO + "test_an_overwritten_edit_comes_back",),
+    ),
+    Claim(
+        "restore-uncaptured",
+        "A forced restore keeps the edits that it writes over.",
+        "gsync/sync/checkout.py",
+        "operation = recorder.next(repo.store, live=Live(old, new))",
+        "operation = recorder.next(repo.store, live=Live(repo.head(), new))",
+        (UNDO + "test_an_overwritten_edit_comes_back",),
+    ),
+    Claim(
+        "pull-unrecorded",
+        "A pull is an operation, which can be undone.",
+        "gsync/sync/checkout.py",
+        "        {**marks, **operation_state(operation)},\n        merge,",
+        "        dict(marks),\n        merge,",
+        (UNDO + "test_a_pull_is_undone", UNDO + "test_operations_are_listed"),
+    ),
+    Claim(
+        "gc-operations",
+        "A collection keeps what operations name.",
+        "gsync/sync/maintenance.py",
+        "    roots |= named_manifests(store).keys() - forgotten\n",
+        "",
+        (UNDO + "test_collected_store",),
+    ),
+    Claim(
+        "no-pending-move",
+        "A kill between folder and ref leaves no change without its operation.",
+        "gsync/sync/checkout.py",
+        "    repo.store.set_states({PENDING: _encode(move)})\n",
+        "",
+        ("tests/sync/test_undo_killed.py::test_killed_anywhere",),
+    ),
+    Claim(
+        "restored-unseen",
+        "A file that comes back into a directory that was gone is seen, and recorded.",
+        "gsync/replicas/files/index.py",
+        "() if is_fresh else diffs_between(base, names, values),",
+        "() if is_fresh or old is EMPTY_RECORD else diffs_between(base, names, values),",
+        (UNDO + "test_restored_directory_shows",),
     ),
 )

@@ -246,6 +246,24 @@ def test_state_is_set_and_dropped(store: Any) -> None:
     assert [store.get_state(name) for name in "abc"] == [None, b"3", b""]
 
 
+def test_states_are_listed_by_prefix(store: Any) -> None:
+    """Those whose names begin so come in order, and no others."""
+    store.set_states({"op 2": b"2", "op 1": b"1", "op": b"no", "oq": b"no", "mark x": b"no"})
+    assert list(store.list_states("op ").items()) == [("op 1", b"1"), ("op 2", b"2")]
+
+
+def test_tracking_moves_with_refs_or_not_at_all(store: Any) -> None:
+    """Tracking refs and states are replaced in the transaction that moves a ref."""
+    store.set_tracking("merge", {"unfinished": A}, {"s": b"1"})
+    assert store.get_state("s") == b"1"
+    how: dict[str, Any] = {"time_us": 1, "actor": "me", "why": "test"}
+    with pytest.raises(RefMoved):
+        store.move_refs([RefMove("main", A, B)], tracking={"merge": {}}, **how)
+    assert store.tracking("merge") == {"unfinished": A}
+    store.move_refs([RefMove("main", None, B)], tracking={"merge": {}}, **how)
+    assert store.tracking("merge") == {}
+
+
 def test_remotes_are_kept_apart(store: Any) -> None:
     """Tracking refs are replaced as a whole; logs grow; dropping takes one remote's only."""
     move(store, "main", None, A)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -310,10 +311,10 @@ def test_commit_without_a_base_is_found(
     left.put(1, "sent")
     set_tracking = repo.store.set_tracking
 
-    def cut(remote: str, refs: dict[str, ObjectId]) -> None:
+    def cut(remote: str, refs: dict[str, ObjectId], *states: Any) -> None:
         if SENT not in refs:
             raise KeyboardInterrupt
-        set_tracking(remote, refs)
+        set_tracking(remote, refs, *states)
 
     with monkeypatch.context() as patch:
         patch.setattr(repo.store, "set_tracking", cut)

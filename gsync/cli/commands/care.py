@@ -155,10 +155,16 @@ def _problem_lines(found: Verified, *, quick: bool) -> Iterator[str]:
 def gc(app: App, dry_run: bool) -> None:
     """Drop objects that no ref, tag, log entry or remote names."""
     from gsync.sync.maintenance import collect
+    from gsync.sync.operations import drop_old_operations
     from gsync.sync.repository import now_us
 
     with app.open() as repo, repo.writing("gsync gc"):
+        if not dry_run:
+            limits = repo.config.limits
+            drop_old_operations(repo.store, now_us(), days=limits.ops_days, most=limits.ops_max)
         found = collect(repo.store, now_us(), dry_run=dry_run)
+        if found.objects and not dry_run:
+            repo.store.set_states(repo.note("gc", "objects that nothing named are gone for good"))
     emit(
         app,
         {

@@ -366,14 +366,12 @@ def restore(
         _write_file(app, rev, tables, name, to_file, dry_run=dry_run)
         return
     from gsync.cli.rows import applied_json, applied_lines
-    from gsync.replicas.tables.base import Applied
     from gsync.sync.comparetables import split_collection
     from gsync.sync.databases import recorded_databases
     from gsync.sync.tablefiles import select_tables
-    from gsync.sync.tablemoves import restore_tables
+    from gsync.sync.tablemoves import restore_databases
     from gsync.transfer.history import get_manifest
 
-    done: dict[str, Applied] = {}
     with app.open() as repo, repo.writing("gsync db restore"):
         oid = app.resolve(repo, rev)
         manifest = get_manifest(repo.store, oid)
@@ -384,16 +382,14 @@ def restore(
         for collection in found if tables else ():
             inner = split_collection(collection.name) or ("", "")
             wanted.setdefault(inner[0], []).append(inner[1])
-        for database, names in wanted.items():
-            done |= restore_tables(
-                repo,
-                manifest,
-                database,
-                names,
-                force=force,
-                accept=split_names(accept),
-                dry_run=dry_run,
-            )
+        done = restore_databases(
+            repo,
+            manifest,
+            wanted,
+            force=force,
+            accept=split_names(accept),
+            dry_run=dry_run,
+        )
     if not done:
         recorded = [name] if name else recorded_databases(manifest)
         raise NotFound(

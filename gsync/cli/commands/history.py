@@ -400,7 +400,14 @@ def forget(
         dropped = maintenance.Collected(0, 0, 0)
         if oids and not dry_run:
             why = f"forget {len(oids)} manifest(s)" + (f": {reason}" if reason else "")
-            maintenance.forget(repo.store, oids, actor=repo.author(), reason=why, now_us=now_us())
+            maintenance.forget(
+                repo.store,
+                oids,
+                actor=repo.author(),
+                reason=why,
+                now_us=now_us(),
+                states=repo.note("forget", "what was forgotten is gone for good"),
+            )
             dropped = maintenance.collect(repo.store, now_us())
     emit(
         app,
