@@ -744,6 +744,14 @@ CLAIMS = (
         "            elif live != old:\n                conflicts += force\n",
         ("tests/sync/test_pairs.py::test_same_row_on_both_sides_conflicts",),
     ),
+    Claim(
+        "checkout-last-moment",
+        "What is edited between the last look at a path and its swap is put back.",
+        "gsync/replicas/files/checkout.py",
+        "if changed:  # between the last look and the swap",
+        "if not changed and changed:",
+        (CHECKOUT + "test_change_at_the_last_moment_is_refused",),
+    ),
     # --- Configuration
     Claim(
         "config-reaches-out",

@@ -22,7 +22,7 @@ import msgpack  # type: ignore[import-untyped]
 from blake3 import blake3
 
 from gsync.changes import Change
-from gsync.errors import Conflict, Corrupt, Unavailable
+from gsync.errors import Conflict, Corrupt, Denied, Unavailable
 from gsync.objects.chunk_list import list_chunks
 from gsync.objects.encoding import Reference
 from gsync.objects.oid import Kind, ObjectId, blob_id
@@ -101,11 +101,10 @@ def apply_changes(
     Raises:
         ReplicaChanged: something live is not what `changes` start from, or an unknown file
             or a link is in the way; nothing was written.
+        Denied: a directory may not be written; nothing was.
         CheckoutFailed: a step failed and those before it were undone.
     """
-    ordered = sorted(changes, key=lambda change: change.key)
-    for change in ordered:
-        check_path(change.key)
+    ordered = _ordered(changes)
     entries = {c.key: decode_entry(c.new) for c in ordered if c.new is not None}
     workdir = os.fsencode(workdir)
     recover(root, workdir)
@@ -113,6 +112,7 @@ def apply_changes(
         if check:
             _check_live(folder, ordered, is_clean)
         _check_unblocked(folder, ordered)
+        _check_writable(folder, ordered)
         before = _signatures(folder, ordered)
         plan = _plan(folder, ordered)
         stage = os.path.join(workdir, b"stage", plan.operation)
@@ -136,8 +136,30 @@ def apply_changes(
             _undo(folder, stage, plan)
             _end(workdir)
             raise _failed(error) from error
+        changed = _changed_meanwhile(stage, plan, before)
+        if changed:  # between the last look and the swap
+            folder.forget()
+            _undo(folder, stage, plan)
+            _end(workdir)
+            raise ReplicaChanged(changed)
         _end(workdir)
         return Checkout(len(ordered), [_written(folder, change) for change in ordered])
+
+
+def check_changes(root: Folder, changes: Iterable[Change]) -> None:
+    """Raise what `apply_changes` would raise before it writes anything."""
+    ordered = _ordered(changes)
+    with _Folder(os.fsencode(root)) as folder:
+        _check_live(folder, ordered, None)
+        _check_unblocked(folder, ordered)
+        _check_writable(folder, ordered)
+
+
+def _ordered(changes: Iterable[Change]) -> list[Change]:
+    ordered = sorted(changes, key=lambda change: change.key)
+    for change in ordered:
+        check_path(change.key)
+    return ordered
 
 
 def recover(root: Folder, workdir: Folder) -> bool:
@@ -228,7 +250,11 @@ def checkout_fresh(
 
 
 def _failed(error: OSError) -> CheckoutFailed:
-    return CheckoutFailed(f"nothing was changed: {error.strerror or error}", errno=error.errno)
+    name = error.filename
+    where = f"{show_path(os.fsencode(name))}: " if isinstance(name, str | bytes) else ""
+    return CheckoutFailed(
+        f"nothing was changed: {where}{error.strerror or error}", errno=error.errno
+    )
 
 
 # --- A folder by its handles -----------------------------------------------------------
@@ -334,6 +360,30 @@ def _check_unblocked(folder: _Folder, changes: Sequence[Change]) -> None:
         raise _failed(error) from error
     if blocked:
         raise ReplicaChanged(blocked, "what gsync does not track")
+
+
+def _check_writable(folder: _Folder, changes: Sequence[Change]) -> None:
+    """Raise Denied if names in a directory that the changes need may not be altered."""
+    denied = []
+    for directory in sorted({_standing_above(folder, change.key) for change in changes}):
+        fd = folder.directory(directory)
+        if not os.access(b".", os.W_OK | os.X_OK, dir_fd=fd):
+            denied.append(show_path(directory) or ".")
+    if denied:
+        raise Denied(
+            f"nothing was changed: cannot write in the directory {denied[0]}: permission denied",
+            hint="let the user who runs gsync write there",
+            directories=denied,
+        )
+
+
+def _standing_above(folder: _Folder, path: bytes) -> bytes:
+    """Return the nearest directory above `path` that is there; b"" for the root."""
+    while path:
+        path = path.rpartition(b"/")[0]
+        if not path or _is_directory(folder, path):
+            break
+    return path
 
 
 def _signatures(folder: _Folder, changes: Sequence[Change]) -> dict[bytes, Signature]:
@@ -504,6 +554,23 @@ def _carry_out(folder: _Folder, stage: bytes, plan: _Plan) -> None:
         for number, path in plan.moves_in:
             _move_in(folder, path, staged.fd, old, b"%d" % number)
         _sync_touched(folder, plan)
+
+
+def _changed_meanwhile(stage: bytes, plan: _Plan, before: dict[bytes, Signature]) -> list[bytes]:
+    """Return the paths at which something else gave way than what was looked at `before`."""
+    changed = []
+    with _Folder(stage) as staged:
+        old = staged.directory(b"old")
+        for number, path in (*plan.moves_out, *plan.moves_in):
+            was = before[path]
+            try:
+                found = signature_of(os.stat(b"%d" % number, dir_fd=old, follow_symlinks=False))
+            except FileNotFoundError:
+                found = UNKNOWN
+            # A second name and a rename alter the ctime (3) and nothing else.
+            if was != DIRECTORY_SIGNATURE and (*was[:3], was[4]) != (*found[:3], found[4]):
+                changed.append(path)
+    return changed
 
 
 def _move_out(folder: _Folder, path: bytes, old: int, number: bytes) -> None:

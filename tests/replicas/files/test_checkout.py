@@ -161,6 +161,41 @@ def test_change_during_staging_is_refused(tmp_path, monkeypatch):
     assert os.listdir(live / ".gsync") == []
 
 
+@pytest.mark.parametrize("edit", ["in place", "replaced", "deleted", "made"])
+def test_change_at_the_last_moment_is_refused(tmp_path, monkeypatch, edit):
+    """What somebody does between the last look and the swap is put back, and everything else."""
+    old = dict.fromkeys((b"a", b"b", b"d"), ("file", b"1"))
+    new = dict.fromkeys((b"a", b"b", b"c"), ("file", b"22"))
+    store, live, changes = two_states(tmp_path, old, new)
+    real = checkout._carry_out
+
+    def late(*args):
+        if edit == "in place":
+            (live / "a").write_bytes(b"x")
+        elif edit == "replaced":
+            (tmp_path / "new").write_bytes(b"x")
+            (tmp_path / "new").rename(live / "a")
+        elif edit == "deleted":
+            (live / "a").unlink()
+        else:
+            (live / "c").write_bytes(b"x")
+        monkeypatch.setattr(checkout, "_carry_out", real)
+        real(*args)
+
+    monkeypatch.setattr(checkout, "_carry_out", late)
+    with pytest.raises(ReplicaChanged) as caught:
+        apply_changes(live, changes, store, live / ".gsync")
+    assert caught.value.paths == [b"c" if edit == "made" else b"a"]
+    expected = {"a": b"x", "b": b"1", "d": b"1"}
+    if edit == "deleted":
+        del expected["a"]
+    if edit == "made":
+        expected |= {"a": b"1", "c": b"x"}
+    found = {p.name: p.read_bytes() for p in live.iterdir() if p.is_file()}
+    assert found == expected
+    assert list((live / ".gsync").iterdir()) == []
+
+
 def test_what_the_journal_tells_of_is_durable_first(tmp_path, monkeypatch):
     """Contents are synced before the journal is, and it before it has its name: then all moves."""
     new: Tree = {b"a": ("file", b"new"), b"big": ("file", b"big" * 100_000)}
