@@ -25,7 +25,16 @@ from gsync.protocol.messages import (
     decode_announcement,
     encode_error,
 )
-from gsync.store.base import Leases, PackStore, RefMove, RefMoved, Refs, Sessions, State
+from gsync.store.base import (
+    Leases,
+    LogEntry,
+    PackStore,
+    RefMove,
+    RefMoved,
+    Refs,
+    Sessions,
+    State,
+)
 from gsync.store.reflog import encode_entry
 from gsync.transfer.history import is_ancestor, order_new, remember_forgotten
 from gsync.transfer.receive import Receiver
@@ -83,6 +92,7 @@ class Answerer:
         if hello.version < 1:
             raise Invalid(f"protocol version {hello.version}, where this server speaks {VERSION}")
         last = self._store.last_log_entry()
+        end = last.seq if last else 0
         after = 0
         if hello.seen is not None:
             seq, digest = hello.seen
@@ -94,12 +104,17 @@ class Answerer:
             limits=self.limits,
             refs=self._store.list_refs(),
             head=(last.seq, last.hash) if last else None,
-            entries=self.log(after),
+            # What was moved since `last` was read belongs to the next hello: a client that got
+            # more entries than `head` counts would take the log for rewritten.
+            entries=[encode_entry(e) for e in self._list_log(after) if e.seq <= end],
         )
 
     def log(self, after: int) -> list[bytes]:
         """Return encoded log entries with a seq above `after`, as many as an answer holds."""
-        return [encode_entry(e) for e in self._store.list_log(after, self.limits.log_max)]
+        return [encode_entry(e) for e in self._list_log(after)]
+
+    def _list_log(self, after: int) -> list[LogEntry]:
+        return self._store.list_log(after, self.limits.log_max)
 
     def fetch(self, fetch: Fetch) -> Iterator[Frame]:
         """Yield the stream that brings the wants to a client that has the haves.

@@ -42,7 +42,9 @@ from gsync.protocol.frames import (
     read_frames,
 )
 from gsync.protocol.messages import Announcement, Begin, Fetch, Hello, encode_announcement
+from gsync.store.base import RefMove
 from gsync.store.memory import MemoryStore
+from gsync.store.reflog import decode_entry
 from gsync.transfer.answer import Answerer
 from gsync.transfer.history import forgotten_ids
 from gsync.transfer.negotiate import fetch_by_level, take_stream
@@ -199,6 +201,25 @@ def test_push_moves_the_ref_by_compare_and_swap() -> None:
     with pytest.raises(Conflict):
         push(server, contents(client, [theirs], [first]), [("main", ours, theirs)])
     assert server.find_ref("main") == ours
+
+
+class Moving(MemoryStore):
+    """A store whose refs move while somebody asks where they are."""
+
+    def list_refs(self) -> dict[str, ObjectId]:
+        refs = super().list_refs()
+        move = RefMove("main", refs.get("main"), ObjectId(bytes(32)))
+        self.move_refs([move], time_us=1, actor="another", why="push")
+        return refs
+
+
+def test_a_ref_that_moves_during_hello_makes_no_rewritten_log() -> None:
+    """The entries end where `head` says, or the client would take them for another history."""
+    store = Moving()
+    store.list_refs()
+    welcome = Answerer(store, "me", lambda: 1).hello(Hello(1, None))
+    last = decode_entry(welcome.entries[-1])
+    assert welcome.head == (last.seq, last.hash)
 
 
 def test_a_push_moves_no_tag() -> None:
