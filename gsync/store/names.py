@@ -51,7 +51,7 @@ class SqliteNames(SqliteFile):
     ) -> list[LogEntry]:
         self.flush()
         with self._writing("moving refs") as db:
-            self._check_collections()
+            self.check_collections()
             refs = self.list_refs()
             for move in moves:
                 if refs.get(move.name) != move.old:
@@ -101,7 +101,8 @@ class SqliteNames(SqliteFile):
         )
         return entries
 
-    def _check_collections(self) -> None:
+    def check_collections(self) -> None:
+        """Raise CollectedMeanwhile if what was found present while putting may be gone."""
         seen = self._collections_seen
         if seen is not None and self._counter("collections") != seen:
             self._collections_seen = None
@@ -223,7 +224,7 @@ class SqliteNames(SqliteFile):
     ) -> None:
         self.flush()  # objects before the names for them
         with self._writing("noting remote refs"):
-            self._check_collections()
+            self.check_collections()
             self._replace_tracking(remote, refs)
             self._save("state", "name", "value", states or {})
             self._count_up("roots")

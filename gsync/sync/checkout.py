@@ -18,9 +18,14 @@ from gsync.objects.model import EMPTY_MAP_BODY, FILES, Collection, Manifest, enc
 from gsync.objects.oid import Kind, ObjectId
 from gsync.paths import parents_of
 from gsync.replicas.base import ReplicaChanged
-from gsync.replicas.files.checkout import apply_changes, checkout_fresh, recover
+from gsync.replicas.files.checkout import (
+    apply_changes,
+    check_changes,
+    checkout_fresh,
+    recover,
+)
 from gsync.replicas.files.index import record
-from gsync.store.base import RefMove
+from gsync.store.base import RefMove, State
 from gsync.sync.compare import FileChange, describe, files_root, is_below
 from gsync.sync.contents import select_entries
 from gsync.sync.operations import PENDING, Live, operation_state
@@ -54,6 +59,7 @@ class Move:
         merge: What is kept of an unfinished merge from then on; None leaves that as it is.
         by_mark: Whether tables start from their marks and get new ones; else what `old` has
             of them was live a moment ago, and `states` has their marks.
+        actor: Who moves the refs; the local user if None.
     """
 
     old: ObjectId | None
@@ -64,6 +70,7 @@ class Move:
     states: Mapping[str, bytes | None] = field(default_factory=dict)
     merge: Mapping[str, ObjectId] | None = None
     by_mark: bool = True
+    actor: str | None = None
 
 
 def move_folder(
@@ -76,15 +83,20 @@ def move_folder(
     accept: Sequence[str] = (),
     merge: Mapping[str, ObjectId] | None = None,
     undoes: int | None = None,
+    actor: str | None = None,
+    refs: Sequence[RefMove] = (),
 ) -> dict[str, Applied]:
     """Bring folder and databases from manifest `old` to `new`, then move `main`.
 
     Databases first, each in one transaction that can still refuse, then the folder, whose
-    unsaved changes were looked at before. A bare store has neither.
+    unsaved changes were looked at before. Where the folder refuses nevertheless, the databases
+    are brought back. A bare store has neither.
 
     Args:
         merge: What is kept of an unfinished merge once `main` has moved.
         undoes: The operation that this one undoes.
+        actor: Who moves the refs; the local user if None.
+        refs: What moves at once, `main` among it; `main` alone if empty.
 
     Returns:
         What was written into each database, by its name.
@@ -103,21 +115,25 @@ def move_folder(
 
         live = record_moves(repo, old, new, moves)
         marks = marks_after(moves)
-    refs: dict[str, tuple[ObjectId | None, ObjectId | None]] = {"main": (old, new)}
+    refs = refs or [RefMove("main", old, new)]
+    moved = {ref.name: (ref.old, ref.new) for ref in refs}
     if merge is not None:
-        refs |= merge_moves(repo, merge)
+        moved |= merge_moves(repo, merge)
     recorder = repo.recorder(why)
     if undoes is not None:
         recorder.undoing(undoes)
-    operation = recorder.next(repo.store, refs=refs, states=marks, live=live)
+    operation = recorder.next(repo.store, refs=moved, states=marks, live=live)
+    if actor is not None:
+        operation = replace(operation, actor=actor)
     move = Move(
         old,
         new,
         why,
         live.databases if live else (),
-        (RefMove("main", old, new),),
+        tuple(refs),
         {**marks, **operation_state(operation)},
         merge,
+        actor=actor,
     )
     done = carry_out(repo, move, moves, accept=accept)
     recorder.saved = operation
@@ -151,8 +167,8 @@ def carry_out(
     Raises: as `move_folder`.
     """
     changes = [] if repo.bare else list(_between(repo, move.old, move.new))
-    if moves:
-        _stop_on_unsaved(repo, changes)
+    if any(not one.is_still for one in moves):
+        check_changes(os.fsencode(repo.root), changes)  # before a database commits
     repo.store.flush()  # what the state names is there before it
     repo.store.set_states({PENDING: _encode(move)})
     done: dict[str, Applied] = {}
@@ -164,9 +180,11 @@ def carry_out(
         if changes:
             _apply(repo, changes)
     except BaseException as error:
-        # Where a database has committed, or may have, the next start goes on from there.
-        committed = moves and _may_have_committed(repo, move, moves, error)
-        if not committed and not (repo.workdir / "journal").exists():
+        # Where a database has committed, or may have, and cannot be brought back, the next
+        # start goes on from there.
+        if not (repo.workdir / "journal").exists() and (
+            not moves or _are_back(repo, move, moves, error)
+        ):
             repo.store.set_states({PENDING: None})
         raise
     _end(repo, move)
@@ -177,7 +195,7 @@ def _end(repo: Repository, move: Move) -> None:
     repo.store.move_refs(
         move.refs,
         time_us=now_us(),
-        actor=local_user(),
+        actor=move.actor or local_user(),
         why=move.why,
         states={**move.states, PENDING: None},
         tracking=None if move.merge is None else {"merge": move.merge},
@@ -195,6 +213,7 @@ def _encode(move: Move) -> bytes:
             [[name, value] for name, value in sorted(move.states.items())],
             None if move.merge is None else [[n, oid] for n, oid in sorted(move.merge.items())],
             move.by_mark,
+            move.actor,
         ]
     )
 
@@ -203,7 +222,7 @@ def _decode(body: bytes) -> Move:
     old, new, why, names, *more = decode_trusted(body)
     if not more:  # by a version that kept no operations
         return Move(old, new, why, tuple(names), (RefMove("main", old, new),))
-    refs, states, merge, by_mark = more
+    refs, states, merge, by_mark, actor = more
     return Move(
         old,
         new,
@@ -213,7 +232,19 @@ def _decode(body: bytes) -> Move:
         dict(states),
         None if merge is None else dict(merge),
         by_mark,
+        actor,
     )
+
+
+def pending_roots(store: State) -> set[ObjectId]:
+    """Return the manifests that an unfinished move needs, for garbage collection to keep."""
+    pending = store.get_state(PENDING)
+    if pending is None:
+        return set()
+    move = _decode(pending)
+    named = {move.old, move.new, *(move.merge or {}).values()}
+    named |= {oid for ref in move.refs for oid in (ref.old, ref.new)}
+    return {oid for oid in named if oid is not None}
 
 
 def _plan_databases(
@@ -239,14 +270,6 @@ def _plan(repo: Repository, move: Move) -> list[DatabaseMove]:
     from gsync.sync.tablemoves import plan_between
 
     return plan_between(repo, repo.manifest(move.old), repo.manifest(move.new), move.databases)
-
-
-def _stop_on_unsaved(repo: Repository, changes: Sequence[Change]) -> None:
-    """Raise ReplicaChanged if the folder would refuse `changes`, before a database commits."""
-    live = _live_values(repo, changes)
-    lost = [c.key for c in changes if live[c.key] not in (c.old, c.new)]
-    if lost:
-        raise ReplicaChanged(lost)
 
 
 def _live_values(repo: Repository, changes: Sequence[Change]) -> dict[bytes, bytes | None]:
@@ -292,8 +315,11 @@ def finish_interrupted(repo: Repository) -> str | None:
         if _finish_databases(repo, move):
             try:
                 _apply(repo, changes)
-            except Conflict:
-                done = f"an interrupted '{move.why}' stopped at unsaved changes: run it again"
+            except Conflict as error:
+                if not _take_back(repo, move):
+                    # Tried again by the next command: rows are at `new` and files at `old`.
+                    return f"an interrupted '{move.why}' cannot go on: {error.message}"
+                done = f"undid an interrupted '{move.why}': unsaved changes were in the way"
         if _is_at(repo, changes) and (not move.databases or _are_at(repo, move)):
             _end(repo, move)
             return f"finished an interrupted '{move.why}'"
@@ -326,17 +352,45 @@ def _finish_databases(repo: Repository, move: Move) -> bool:
     return True
 
 
-def _may_have_committed(
+def _are_back(
     repo: Repository, move: Move, moves: Sequence[DatabaseMove], error: BaseException
 ) -> bool:
+    """Return whether databases are as in `old` after `error`, brought back if one was not."""
     from gsync.replicas.tables.base import Unsure
 
     if isinstance(error, Unsure) or not isinstance(error, GsyncError):
-        return True
+        return False  # it may have committed, and will be asked
     try:
-        return _has_committed(repo, move, moves)
+        return not _has_committed(repo, move, moves) or _take_back(repo, move)
     except Unavailable:  # it cannot be asked now
-        return True
+        return False
+
+
+def _take_back(repo: Repository, move: Move) -> bool:
+    """Bring databases that have committed back to `old`; return whether that could be done."""
+    from gsync.sync.recorded import recorded_tables
+    from gsync.sync.tablemoves import apply_databases, plan_between, plan_databases
+
+    before, after = repo.manifest(move.old), repo.manifest(move.new)
+    for name in move.databases:
+        if recorded_tables(after, name).keys() - recorded_tables(before, name).keys():
+            return False  # rows of a table that `old` does not know would stay
+    try:
+        if move.by_mark:
+            moves = [m for m in plan_databases(repo, after, before) if m.name in move.databases]
+        else:
+            moves = plan_between(repo, after, before, move.databases)
+        # Nothing is protected from it: it brings back what stood there a moment ago.
+        apply_databases(repo, moves, accept=_all_names(moves), mark=move.by_mark)
+    except GsyncError:
+        return False
+    return True
+
+
+def _all_names(moves: Sequence[DatabaseMove]) -> list[str]:
+    tables = [found for move in moves for found in move.moves.items()]
+    columns = [f"{name}.{column.name}" for name, inner in tables for column in inner.schema.live]
+    return [*(name for name, _ in tables), *columns]
 
 
 def _has_committed(repo: Repository, move: Move, moves: Sequence[DatabaseMove]) -> bool:

@@ -14,6 +14,7 @@ from gsync.objects.oid import Kind, ObjectId
 from gsync.store.base import ObjectMissing, ObjectReader, RefMove
 from gsync.store.reflog import check_chain
 from gsync.store.sqlite import SqliteStore
+from gsync.sync.checkout import pending_roots
 from gsync.sync.operations import named_manifests
 from gsync.transfer.history import (
     forgotten_ids,
@@ -56,7 +57,7 @@ def list_roots(store: SqliteStore, now_us: int) -> set[ObjectId]:
     """Return every manifest that something names: what gc starts from.
 
     Refs, tags, remotes as last seen, the ref logs of this store and of its remotes,
-    operations, and leases. `forget` shortens what log and operations keep.
+    operations, an unfinished move, and leases. `forget` shortens what log and operations keep.
     """
     roots = set(store.list_refs().values()) | store.leased(now_us)
     forgotten = forgotten_ids(store)
@@ -65,7 +66,7 @@ def list_roots(store: SqliteStore, now_us: int) -> set[ObjectId]:
     roots |= named_manifests(store).keys() - forgotten
     for remote in store.list_remotes():
         roots |= set(store.tracking(remote).values())
-    return roots
+    return roots | pending_roots(store)
 
 
 def verify(
