@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,9 +34,12 @@ CODE = """
 import sys, pathlib
 from gsync.protocol.messages import Limits
 from gsync.server.run import serve
-data, port, log_format, part_bytes = sys.argv[1:]
+data, port, log_format, part_bytes, prelude, *attached = sys.argv[1:]
+exec(prelude, {"pathlib": pathlib})
 serve(pathlib.Path(data), port=int(port), log_format=log_format,
-      limits=Limits(part_bytes=int(part_bytes)))
+      limits=Limits(part_bytes=int(part_bytes)),
+      attached=[(tenant, pathlib.Path(folder)) for tenant, folder in
+                zip(attached[::2], attached[1::2])])
 """
 
 
@@ -81,14 +84,27 @@ def accounts(data: Path) -> Accounts:
 
 @contextmanager
 def running_server(
-    data: Path, *, port: int = 0, log_format: str = "text", part_bytes: int = 32 << 20
+    data: Path,
+    *,
+    port: int = 0,
+    log_format: str = "text",
+    part_bytes: int = 32 << 20,
+    attached: Mapping[str, Path] | None = None,
+    prelude: str = "",
 ) -> Iterator[RunningServer]:
-    """Start a server and wait until it listens; it is gone after the block."""
+    """Start a server and wait until it listens; it is gone after the block.
+
+    Args:
+        attached: Tenants with a live folder.
+        prelude: Python that runs in the server first, to stop or to end it at an exact place.
+    """
+    folders = [str(part) for pair in (attached or {}).items() for part in pair]
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     log_path = data.parent / f"{data.name}.log"
     with log_path.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", CODE, str(data), str(port), log_format, str(part_bytes)],
+            [sys.executable, "-c", CODE]
+            + [str(data), str(port), log_format, str(part_bytes), prelude, *folders],
             stdout=subprocess.PIPE,
             stderr=log,
             env={**os.environ, "PYTHONPATH": str(Path(gsync.__file__).parent.parent)},

@@ -49,6 +49,7 @@ from gsync.server.auth import Accounts, Token, Unauthorized
 from gsync.server.log import Record, log_defect, log_request
 from gsync.server.streams import CONTENT_TYPE, Body, ClientGone, ClientStalled, Defect, FrameStream
 from gsync.server.tenants import Tenants
+from gsync.store.sqlite import SqliteStore
 from gsync.transfer.answer import Answerer
 
 STATUS: dict[type[GsyncError], int] = {  # the first that fits
@@ -106,6 +107,9 @@ class Service:
         """Answer with refs, limits and log."""
         token = await self._token(request, "read")
         hello = decode_hello(await self._message(request))
+        attached = self._tenants.attached.get(token.tenant)
+        if attached is not None:
+            await attached.take_in(partial(self._tenants.store, token.tenant))
         return await self._answer(token, lambda a: encode_welcome(a.hello(hello)))
 
     async def log(self, request: Request) -> Response:
@@ -165,7 +169,7 @@ class Service:
     ) -> Response:
         def run() -> bytes:
             with self._tenants.store(token.tenant) as store:
-                return work(Answerer(store, token.name, self._now_us, self.limits))
+                return work(self._answerer(token, store))
 
         body = await anyio.to_thread.run_sync(run, limiter=limiter or self._messages)
         return Response(body, media_type=CONTENT_TYPE)
@@ -175,9 +179,14 @@ class Service:
 
         def run(take: Callable[[Iterable[Frame]], None]) -> None:
             with self._tenants.store(token.tenant) as store:
-                take(work(Answerer(store, token.name, self._now_us, self.limits)))
+                take(work(self._answerer(token, store)))
 
         return FrameStream(run, self._streams)
+
+    def _answerer(self, token: Token, store: SqliteStore) -> Answerer:
+        attached = self._tenants.attached.get(token.tenant)
+        hold = partial(attached.hold, store) if attached else None
+        return Answerer(store, token.name, self._now_us, self.limits, hold=hold)
 
     def _check_room(self) -> None:
         if not self._streams.available_tokens:

@@ -74,6 +74,11 @@ def log_defect(error: BaseException) -> None:
     _write("defect", error=type(error).__name__, message=str(error)[:500], stack=stack)
 
 
+def log_attached(tenant: str, what: str) -> None:
+    """Write what a server did with the folder of a tenant, or why it could not."""
+    _write("attached", tenant=tenant, message=what)
+
+
 def _write(event: str, **fields: Any) -> None:
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     line = _FORMATTERS[_format](now, event, fields)

@@ -7,17 +7,19 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gsync.errors import Invalid, Unavailable
+from gsync.errors import GsyncError, Invalid, Unavailable
 from gsync.protocol.messages import Limits
 from gsync.server import log
 from gsync.server.app import Service, make_app
+from gsync.server.attached import attach
 from gsync.server.auth import Accounts
 from gsync.server.streams import STALL_S
 from gsync.server.tenants import Tenants
@@ -40,6 +42,7 @@ def serve(
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
     limits: Limits | None = None,
+    attached: Sequence[tuple[str, Path]] = (),
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve the tenants of a data directory until SIGTERM or SIGINT.
@@ -48,17 +51,20 @@ def serve(
         data: The directory, made if absent.
         port: 0 takes a free one.
         log_format: How requests are logged to stderr: `text` or `json`.
+        attached: Tenants with a live folder, and these folders.
         ready: Told `listening on URL` when connections are taken; by default it is printed.
 
     Raises:
-        Unavailable: the address is in use.
+        Unavailable: the address is in use, or a folder is attached elsewhere.
         Invalid: there is no such address, or the certificate cannot be used.
+        GsyncError: a folder cannot be attached; see `attached.attach`.
     """
     if (tls_cert is None) != (tls_key is None):
         raise Invalid("a certificate and its key go together", hint="give --tls-cert and --tls-key")
     log.set_format(log_format)
-    with Accounts(data, _now_us) as accounts:
-        tenants = Tenants(data)
+    with attach(attached, data) as folders, Accounts(data, _now_us) as accounts:
+        tenants = Tenants(data, folders)
+        _take_in_first(tenants)
         listener = _listen(host, port)
         try:
             config = uvicorn.Config(
@@ -82,6 +88,18 @@ def serve(
         finally:
             listener.close()
             tenants.close()
+
+
+def _take_in_first(tenants: Tenants) -> None:
+    """Finish what a crash left and scan once, so that no request waits for the first scan.
+
+    A folder that cannot be taken in now does not keep other tenants from being served.
+    """
+    for tenant, folder in tenants.attached.items():
+        try:
+            folder.take_in_now(partial(tenants.store, tenant))
+        except GsyncError as error:
+            log.log_attached(tenant, f"cannot be taken in: {error.message}")
 
 
 class _Server(uvicorn.Server):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from gsync.errors import Conflict
+from gsync.server.attached import Attached
 from gsync.server.auth import make_private_directory
 from gsync.store.sqlite import SqliteStore
 from gsync.urls import check_tenant
@@ -20,9 +21,13 @@ IDLE_PER_TENANT_MAX = 4
 
 
 class Tenants:
-    """Stores below one data directory, by tenant. Usable from any thread."""
+    """Stores below one data directory, or in attached folders, by tenant.
 
-    def __init__(self, data: Path) -> None:
+    Usable from any thread.
+    """
+
+    def __init__(self, data: Path, attached: Mapping[str, Attached] | None = None) -> None:
+        self.attached = attached or {}
         self._root = data / "tenants"
         self._lock = threading.Lock()
         # The tenant used last stands last.
@@ -75,6 +80,8 @@ class Tenants:
 
     def _open(self, tenant: str) -> SqliteStore:
         check_tenant(tenant)
+        if tenant in self.attached:
+            return SqliteStore.open(self.attached[tenant].store)
         path = self._root / tenant / "store.db"
         if not path.exists():
             make_private_directory(self._root)

@@ -5,7 +5,8 @@ Plain functions from messages to messages and streams; the caller carries the by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol
 
 from gsync.errors import Conflict, GsyncError, Invalid, NotFound, Unavailable
@@ -48,6 +49,35 @@ class AnsweringStore(PackStore, Refs, Leases, Sessions, State, Protocol):
     """What answering takes: objects, refs, leases, sessions and state of one tenant."""
 
 
+class Mover(Protocol):
+    """Carries out the moves of an announcement, and keeps others out until it is released."""
+
+    def settle(self) -> None:
+        """Bring the refs to what they stand for, before they are compared."""
+        ...
+
+    def move_refs(
+        self, moves: Sequence[RefMove], *, time_us: int, actor: str, why: str
+    ) -> list[LogEntry]:
+        """Move all refs or none, as `Refs.move_refs` does, and what follows them."""
+        ...
+
+
+class _RefsOnly:
+    """Moves the refs of a store that nothing live follows."""
+
+    def __init__(self, store: Refs) -> None:
+        self._store = store
+
+    def settle(self) -> None:
+        pass
+
+    def move_refs(
+        self, moves: Sequence[RefMove], *, time_us: int, actor: str, why: str
+    ) -> list[LogEntry]:
+        return self._store.move_refs(moves, time_us=time_us, actor=actor, why=why)
+
+
 class _Part(NamedTuple):
     """One request of a push: its first frame's name, and where an open patch had led."""
 
@@ -70,6 +100,7 @@ class Answerer:
         limits: What is told to peers, and enforced here.
         may_move: Whether peers may move refs. Not those of a repository with a folder: it
             would look as if somebody had undone the push there.
+        hold: Holds what follows the refs, such as an attached folder, while they move.
     """
 
     def __init__(
@@ -80,7 +111,9 @@ class Answerer:
         limits: Limits | None = None,
         *,
         may_move: bool = True,
+        hold: Callable[[], AbstractContextManager[Mover]] | None = None,
     ) -> None:
+        self._hold = hold or (lambda: nullcontext(_RefsOnly(store)))
         self._may_move = may_move
         self._store = store
         self._actor = actor
@@ -227,19 +260,23 @@ class Answerer:
                 "the remote is a repository with a folder, which a push would not change",
                 hint="pull from there, or push to a bare store: 'gsync init --bare DIR'",
             )
-        done = self._done_before(announcement)
-        if done:
-            return done
-        moves = []
-        for name, old, new in announcement.moves:
-            check_ref_name(name)
-            self._check_move(name, old, new)
-            moves.append(RefMove(name, old, new))
-        if not moves:
+        if not announcement.moves:
             raise Invalid("an announcement without a move")
-        entries = self._store.move_refs(
-            moves, time_us=self._now_us(), actor=self._actor, why=announcement.why
-        )
+        for name, _, _ in announcement.moves:
+            check_ref_name(name)
+        with self._hold() as mover:
+            done = self._done_before(announcement)
+            if done:
+                return done
+            mover.settle()
+            for name, old, new in announcement.moves:
+                self._check_move(name, old, new)
+            entries = mover.move_refs(
+                [RefMove(*move) for move in announcement.moves],
+                time_us=self._now_us(),
+                actor=self._actor,
+                why=announcement.why,
+            )
         return [encode_entry(entry) for entry in entries]
 
     def _done_before(self, announcement: Announcement) -> list[bytes]:
@@ -249,7 +286,7 @@ class Answerer:
         entries of the log are the ones it made.
         """
         last = self._store.last_log_entry()
-        if last is None or not announcement.moves:
+        if last is None:
             return []
         entries = self._store.list_log(after=last.seq - len(announcement.moves))
         made = [(entry.ref, entry.old, entry.new) for entry in entries]

@@ -36,6 +36,7 @@ ENGINES = "tests/tables/test_engines.py::"
 LOSSES = "tests/tables/test_losses.py::"
 SCOPES = "tests/tables/test_scopes.py::"
 UNDO = "tests/sync/test_undo.py::"
+ATTACHED = "tests/server/test_attached.py::"
 
 CLAIMS = (
     # --- Objects and the store
@@ -743,6 +744,105 @@ CLAIMS = (
         "            elif live != old:\n                conflicts += 1\n",
         "            elif live != old:\n                conflicts += force\n",
         ("tests/sync/test_pairs.py::test_same_row_on_both_sides_conflicts",),
+    ),
+    # --- Attached folders
+    Claim(
+        "attached-unseen",
+        "A server takes in what changed in an attached folder before it answers for its ref.",
+        "gsync/server/app.py",
+        "        if attached is not None:\n            await attached.take_in",
+        "        if attached is None:\n            await attached.take_in",
+        (ATTACHED + "test_what_changes_at_the_server_is_there_to_be_pulled",),
+    ),
+    Claim(
+        "attached-uncompared",
+        "A push is compared with what is live in an attached folder, not with what once was.",
+        "gsync/transfer/answer.py",
+        "            mover.settle()\n",
+        "",
+        (ATTACHED + "test_an_edit_that_nobody_has_seen_refuses_a_push",),
+    ),
+    Claim(
+        "attached-old-scan",
+        "No scan that began before a request answers it.",
+        "gsync/server/attached.py",
+        "            self._next_scan = None\n            limiter",
+        "            limiter",
+        (ATTACHED + "test_a_scan_that_began_before_the_question_does_not_answer_it",),
+    ),
+    Claim(
+        "attached-ref-first",
+        "Refs of an attached folder move after folder and databases, or not at all.",
+        "gsync/sync/checkout.py",
+        "    fields = [[ref.name, ref.old, ref.new] for ref in refs]\n",
+        "    fields = [[ref.name, ref.old, ref.new] for ref in refs]\n"
+        "    if actor:\n        repo.move_refs(refs, why, actor=actor)\n",
+        (
+            ATTACHED + "test_rows_that_the_database_refuses",
+            ATTACHED + "test_an_ignored_file_in_the_way",
+        ),
+    ),
+    Claim(
+        "attached-files-only",
+        "A push is applied to the databases of an attached folder as to its files.",
+        "gsync/server/attached.py",
+        "why=why, actor=actor, refs=moves)",
+        "why=why, actor=actor, refs=moves, databases=False)",
+        (
+            ATTACHED + "test_edits_on_both_sides_converge",
+            ATTACHED + "test_rows_that_the_database_refuses",
+        ),
+    ),
+    Claim(
+        "attached-start",
+        "A push that a crash interrupted is finished or dropped when the server starts.",
+        "gsync/server/run.py",
+        "        _take_in_first(tenants)\n",
+        "",
+        (
+            ATTACHED + "test_killed_in_the_middle_of_a_push",
+            ATTACHED + "test_edits_after_a_kill_that_go_neither_way",
+        ),
+    ),
+    Claim(
+        "attached-unrecovered",
+        "A push that a crash interrupted is finished before anything else is done with the folder.",
+        "gsync/server/attached.py",
+        "done = repo.recover()",
+        "done = None",
+        (ATTACHED + "test_killed_in_the_middle_of_a_push",),
+    ),
+    Claim(
+        "attached-half-back",
+        "Databases that have committed are brought back when the folder refuses after all.",
+        "gsync/sync/checkout.py",
+        "return not _has_committed(repo, old, new, moves) or _take_back(repo, old, new, names)",
+        "return True",
+        (ATTACHED + "test_an_edit_between_database_and_folder",),
+    ),
+    Claim(
+        "attached-unlocked",
+        "A server works in an attached folder only while no command does.",
+        "gsync/server/attached.py",
+        "stack.enter_context(locked(self.store",
+        "str(locked(self.store",
+        (ATTACHED + "test_a_command_that_works_there_for_long",),
+    ),
+    Claim(
+        "attached-twice",
+        "Two servers do not attach one folder.",
+        "gsync/server/attached.py",
+        "            stack.enter_context(locked(serving, HOLDER, wait_s=0))\n",
+        "",
+        (ATTACHED + "test_two_servers_do_not_attach_one_folder",),
+    ),
+    Claim(
+        "attached-collected",
+        "A collection keeps what an interrupted move needs to go on.",
+        "gsync/sync/maintenance.py",
+        "return roots | pending_roots(store)",
+        "return roots",
+        (ATTACHED + "test_edits_after_a_kill_that_go_neither_way",),
     ),
     Claim(
         "checkout-last-moment",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gsync.cli.app import App, command, dry_run_option, group
 from gsync.cli.output import emit, table, when
+from gsync.errors import Invalid
 
 if TYPE_CHECKING:
     from gsync.server.auth import Accounts, Token
@@ -33,6 +35,13 @@ data_option = click.option(
     show_default=True,
     help="How the lines about requests are written",
 )
+@click.option(
+    "--attach",
+    "attached",
+    multiple=True,
+    metavar="TENANT=DIR",
+    help="Serve a live gsync folder, its databases included, as a tenant; repeatable",
+)
 @click.pass_obj
 def serve(
     app: App,
@@ -42,10 +51,12 @@ def serve(
     tls_cert: str | None,
     tls_key: str | None,
     log_format: str,
+    attached: tuple[str, ...],
 ) -> None:
     """Serve the tenants of a data directory until interrupted
 
-    Each request is one line on stderr. Make a token with 'gsync token add' first.
+    Each request is one line on stderr. Make a token with 'gsync token add' first. An attached
+    folder follows what is pushed to its tenant, and what changes in it is there to be pulled.
     """
     from gsync.server.run import serve as run
 
@@ -56,7 +67,15 @@ def serve(
         log_format=log_format,
         tls_cert=app.directory / tls_cert if tls_cert else None,
         tls_key=app.directory / tls_key if tls_key else None,
+        attached=[_attachment(app, text) for text in attached],
     )
+
+
+def _attachment(app: App, text: str) -> tuple[str, Path]:
+    tenant, equals, directory = text.partition("=")
+    if not equals or not directory:
+        raise Invalid(f"--attach {text[:80]!r}: expected TENANT=DIR")
+    return tenant, app.directory / directory
 
 
 @group()
