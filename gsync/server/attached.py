@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -38,6 +39,11 @@ HOLDER = "gsync serve"
 SERVING = "serving"
 """A lock below `.gsync`, held while a server runs: two would take in the same changes."""
 
+STREAK_S = 1.0
+PAUSE_S = 0.15
+"""How long requests may follow each other without a gap, and how long it is: commands poll for
+the lock every 50 ms, and would starve beside a server that takes it again at once."""
+
 WHY, MESSAGE = "take in", "changes in the attached folder"
 
 _UNDO = "keep these edits elsewhere and 'gsync restore --force' the paths; then it goes on"
@@ -59,6 +65,7 @@ class Attached:
         self.root = root
         self.store = root / WORKDIR / STORE
         self._in_use = threading.Lock()  # the file lock is polled; requests here take turns
+        self._streak_s = self._released_s = 0.0
         self._one_scan = asyncio.Lock()
         self._next_scan: asyncio.Task[None] | None = None
 
@@ -107,6 +114,7 @@ class Attached:
         if not self._in_use.acquire(timeout=WAIT_S):
             raise self._busy("another request")
         try:
+            self._let_commands_in()
             with ExitStack() as stack:
                 try:
                     stack.enter_context(locked(self.store.parent / "lock", HOLDER, WAIT_S))
@@ -114,7 +122,16 @@ class Attached:
                     raise self._busy(error.details["holder"] or "another process") from error
                 yield
         finally:
+            self._released_s = time.monotonic()
             self._in_use.release()
+
+    def _let_commands_in(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._released_s > PAUSE_S:
+            self._streak_s = now_s
+        elif now_s - self._streak_s > STREAK_S:
+            time.sleep(PAUSE_S)
+            self._streak_s = time.monotonic()
 
     def _busy(self, holder: str) -> Unavailable:
         return Unavailable(

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -703,6 +704,39 @@ def test_a_command_that_works_there_for_long(files: Site) -> None:
         push(remote, store, new, old)
         assert head(files.folder) == new.hex()
         assert "status=503" in server.log()
+
+
+SLOW = """
+import time
+from gsync.server import attached
+real = attached.snapshot
+def snapshot(*args, **kwargs):
+    time.sleep(1.2)
+    return real(*args, **kwargs)
+attached.snapshot = snapshot
+"""
+
+
+@pytest.mark.slow
+def test_many_requests_leave_room_for_a_command(files: Site) -> None:
+    """Whoever polls for the lock gets it beside clients whose slow scans follow each other."""
+    with files.served(SLOW) as server, ThreadPoolExecutor(3) as pool:
+        stop = threading.Event()
+
+        def ask() -> int:
+            count = 0
+            while not stop.is_set():
+                say_hello(server)
+                count += 1
+            return count
+
+        asking = [pool.submit(ask) for _ in range(3)]
+        try:
+            for n in range(3):
+                gsync_in(files.folder, "tag", f"v{n}")
+        finally:
+            stop.set()
+        assert all(job.result() for job in asking)
 
 
 def test_a_slow_pusher_does_not_hold_the_folder(files: Site) -> None:
