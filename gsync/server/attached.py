@@ -30,14 +30,11 @@ from gsync.store.base import LogEntry, RefMove
 from gsync.store.sqlite import SqliteStore
 from gsync.sync.checkout import move_folder, pending_roots
 from gsync.sync.lock import WAIT_S, Locked, locked
-from gsync.sync.repository import STORE, WORKDIR, Repository, scan, snapshot
+from gsync.sync.repository import SERVING, STORE, WORKDIR, Repository, scan, snapshot
 from gsync.urls import check_tenant
 
 HOLDER = "gsync serve"
 """What others are told who wait for the repository."""
-
-SERVING = "serving"
-"""A lock below `.gsync`, held while a server runs: two would take in the same changes."""
 
 STREAK_S = 1.0
 PAUSE_S = 0.15

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 WORKDIR = ".gsync"
 STORE = "store.db"
+SERVING = "serving"
+"""A lock below `.gsync`, held while a server has the folder attached; never removed."""
 
 
 def now_us() -> int:
@@ -411,6 +413,8 @@ def snapshot(
     time_us: int | None = None,
     databases: bool = True,
     accept: Sequence[str] = (),
+    author: str | None = None,
+    why: str = "snapshot",
     progress: Callable[[int], None] | None = None,
 ) -> Snapshot:
     """Record folder and databases as a new manifest, unless nothing changed.
@@ -421,6 +425,8 @@ def snapshot(
     Args:
         databases: Scan the databases too; else their tables are carried.
         accept: Tables of which all rows may be gone.
+        author: Whom the manifest names; the one of the configuration if None.
+        why: What the ref log says.
         progress: Called now and then with the number of files and rows looked at.
 
     Raises:
@@ -452,7 +458,7 @@ def snapshot(
         parent,
         head,
         [Collection(FILES, root, count), *(tables.collections if tables else ())],
-        repo.author(),
+        author or repo.author(),
         message,
         time_us,
     )
@@ -460,7 +466,7 @@ def snapshot(
         return Snapshot(None, manifest, changes, found.notices, 0, 0, counts)
     oid = repo.store.put(Kind.MANIFEST, encode_manifest(manifest))
     # With the ref, not after it: a table whose mark is not HEAD's is not recorded again.
-    repo.move("main", head, oid, "snapshot", tables.marks if tables else None)
+    repo.move("main", head, oid, why, tables.marks if tables else None)
     from gsync.replicas.files.index import confirm
 
     confirm(repo.store, base, root)

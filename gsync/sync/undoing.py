@@ -44,7 +44,7 @@ from gsync.sync.operations import (
     operation_state,
     undone_ids,
 )
-from gsync.sync.repository import Repository, now_us
+from gsync.sync.repository import SERVING, Repository, now_us
 from gsync.transfer.history import get_manifest, list_ancestors
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ class _Plan:
 
     def _is_published(self, oid: ObjectId | None) -> bool:
         """Return whether others may have `oid`: a remote was seen to, or they fetch from here."""
-        if self.repo.bare:
+        if self.repo.bare or (self.repo.workdir / SERVING).exists():
             return True
         store = self.repo.store
         tips = [

@@ -404,7 +404,8 @@ CLAIMS = (
         "no-undo",
         "A checkout that the file system refuses halfway leaves the folder as it was.",
         "gsync/replicas/files/checkout.py",
-        "            _undo(folder, stage, plan)\n            _end(workdir)\n            raise _failed",
+        "            _undo(folder, stage, plan)\n            _end(workdir)\n"
+        "            raise _failed",
         "            _end(workdir)\n            raise _failed",
         (CHECKOUT + "test_a_failed_step_is_undone",),
     ),
