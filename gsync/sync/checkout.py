@@ -170,6 +170,9 @@ def carry_out(
     if any(not one.is_still for one in moves):
         check_changes(os.fsencode(repo.root), changes)  # before a database commits
     repo.store.flush()  # what the state names is there before it
+    waiting = repo.store.get_state(PENDING)
+    if waiting is not None:
+        return _beside(repo, move, waiting, changes)
     repo.store.set_states({PENDING: _encode(move)})
     done: dict[str, Applied] = {}
     try:
@@ -189,6 +192,26 @@ def carry_out(
         raise
     _end(repo, move)
     return done
+
+
+def _beside(
+    repo: Repository, move: Move, waiting: bytes, changes: Sequence[Change]
+) -> dict[str, Applied]:
+    """Carry out what alters files alone, while an interrupted move waits for just that.
+
+    Raises:
+        Conflict: `move` does more, and the other one has to go on first.
+    """
+    if move.refs or move.databases:
+        raise Conflict(
+            f"an interrupted '{_decode(waiting).why}' cannot go on: files were edited since, and a"
+            " database has what belongs to its end",
+            hint="keep these edits elsewhere and 'gsync restore --force' the paths that 'gsync"
+            " status' names; then run this again",
+        )
+    _apply(repo, changes)
+    repo.store.set_states(move.states)
+    return {}
 
 
 def _end(repo: Repository, move: Move) -> None:

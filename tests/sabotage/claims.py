@@ -775,9 +775,9 @@ CLAIMS = (
         "attached-ref-first",
         "Refs of an attached folder move after folder and databases, or not at all.",
         "gsync/sync/checkout.py",
-        "    fields = [[ref.name, ref.old, ref.new] for ref in refs]\n",
-        "    fields = [[ref.name, ref.old, ref.new] for ref in refs]\n"
-        "    if actor:\n        repo.move_refs(refs, why, actor=actor)\n",
+        "    waiting = repo.store.get_state(PENDING)\n",
+        "    waiting = repo.store.get_state(PENDING)\n    if move.actor:\n"
+        "        repo.store.move_refs(move.refs, time_us=1, actor=move.actor, why=move.why)\n",
         (
             ATTACHED + "test_rows_that_the_database_refuses",
             ATTACHED + "test_an_ignored_file_in_the_way",
@@ -817,7 +817,7 @@ CLAIMS = (
         "attached-half-back",
         "Databases that have committed are brought back when the folder refuses after all.",
         "gsync/sync/checkout.py",
-        "return not _has_committed(repo, old, new, moves) or _take_back(repo, old, new, names)",
+        "return not _has_committed(repo, move, moves) or _take_back(repo, move)",
         "return True",
         (ATTACHED + "test_an_edit_between_database_and_folder",),
     ),
