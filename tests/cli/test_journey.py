@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,6 +183,22 @@ def test_restore_refuses_then_obeys(edited: Path) -> None:
     assert (out / "text.txt").read_bytes() == b"alpha\nbeta\ngamma\n"
     assert not os.path.lexists(out / "link")
     refused(edited, "restore", "--to", str(out), code=5)
+
+
+def test_restored_directory_is_seen(tmp_path: Path) -> None:
+    """A directory that a restore brings back differs from HEAD, and can be recorded or undone."""
+    folder = make_repository(tmp_path / "work", {"changing/inner": b"a", "b": b"b"})
+    shutil.rmtree(folder / "changing")
+    write(folder, {"changing": b"a file now"})
+    gsync_in(folder, "snapshot")
+    gsync_in(folder, "restore", "HEAD~1")
+    changes = json_in(folder, "status")["changes"]
+    assert {change["key"] for change in changes} == {"changing", "changing/inner"}
+    gsync_in(folder, "restore", "HEAD", "--force")
+    assert (folder / "changing").read_bytes() == b"a file now"
+    gsync_in(folder, "restore", "HEAD~1")
+    gsync_in(folder, "snapshot")
+    assert gsync_in(folder, "cat", "HEAD:changing/inner").out == b"a"
 
 
 def test_restore_to_is_the_folder(edited: Path) -> None:
