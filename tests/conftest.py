@@ -46,17 +46,7 @@ SEALED_NAMES = frozenset(
 def sealed_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Seal the environment for fixtures that outlive one test, such as servers."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in list(os.environ):
-            if is_sealed(name):
-                patch.delenv(name)
-        patch.setenv("TZ", "UTC")
-        patch.setenv("LANG", "C.UTF-8")
-        patch.setenv("LC_ALL", "C.UTF-8")
-        patch.setenv("NO_PROXY", "*")
-        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-        patch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
-        set_home(patch, tmp_path_factory.mktemp("home"))
-        time.tzset()
+        seal(patch, tmp_path_factory.mktemp("home"))
         umask = os.umask(0o022)
         yield
         os.umask(umask)
@@ -140,6 +130,21 @@ def postgres(make_database: MakeDatabase) -> Database:
 def any_postgres(make_database: MakeDatabase, request: pytest.FixtureRequest) -> Database:
     """Give an empty database on each version in turn."""
     return make_database(major=request.param)
+
+
+def seal(patch: pytest.MonkeyPatch, home: Path) -> None:
+    """Hide what the machine and the user bring into the environment; `home` is empty."""
+    for name in list(os.environ):
+        if is_sealed(name):
+            patch.delenv(name)
+    patch.setenv("TZ", "UTC")
+    patch.setenv("LANG", "C.UTF-8")
+    patch.setenv("LC_ALL", "C.UTF-8")
+    patch.setenv("NO_PROXY", "*")
+    patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    patch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
+    set_home(patch, home)
+    time.tzset()
 
 
 def is_sealed(name: str) -> bool:
