@@ -191,7 +191,9 @@ def _failed(error: BaseException, app: App) -> int:
         if isinstance(error, BrokenPipeError):
             return output.PIPE_CLOSED
         if isinstance(error, OSError):
-            return output.report_error(output.from_os_error(error), json=json)
+            from gsync.oserrors import from_os_error
+
+            return output.report_error(from_os_error(error), json=json)
         if isinstance(error, MemoryError):
             from gsync.errors import Unavailable
 
@@ -227,7 +229,8 @@ def _flush(code: int) -> int:
         except (OSError, ValueError):
             pass
         from gsync.cli import output
+        from gsync.oserrors import from_os_error
 
         if isinstance(error, BrokenPipeError):
             return code or output.PIPE_CLOSED
-        return output.report_error(output.from_os_error(error), json=False)
+        return output.report_error(from_os_error(error), json=False)

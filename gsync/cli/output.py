@@ -5,7 +5,6 @@ Results go to standard output, everything else to standard error.
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -310,41 +309,3 @@ def _one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-# errno -> the kind of failure, and what can be done about it. Others are Unavailable.
-_OS_ERRORS: dict[int, tuple[type[GsyncError], str | None]] = {
-    errno.EACCES: (Denied, "check who owns it and its mode"),
-    errno.EPERM: (Denied, "check who owns it and its mode"),
-    errno.EROFS: (Denied, "the file system is mounted read-only"),
-    errno.ENOENT: (NotFound, None),
-    errno.ENOTDIR: (NotFound, None),
-    errno.EEXIST: (Conflict, None),
-    errno.ENOTEMPTY: (Conflict, None),
-    errno.EISDIR: (Invalid, "name a file, not a directory"),
-    errno.EINVAL: (Invalid, None),
-    errno.ELOOP: (Invalid, None),
-    errno.ENAMETOOLONG: (Invalid, None),
-    errno.EFBIG: (TooLarge, "the file system does not hold files of this size"),
-    errno.ENOSPC: (Unavailable, "make room on the disk, then try again"),
-    errno.EDQUOT: (Unavailable, "your quota is used up; make room, then try again"),
-    errno.EMFILE: (Unavailable, "raise the limit of open files: ulimit -n"),
-    errno.ENFILE: (Unavailable, None),
-    errno.EIO: (Unavailable, "check the disk, then run 'gsync verify'"),
-    errno.EADDRINUSE: (Unavailable, "choose another port with --port"),
-}
-
-
-def from_os_error(error: OSError) -> GsyncError:
-    """Return what the operating system said as one of the seven kinds."""
-    from gsync.paths import show_path
-
-    kind, hint = _OS_ERRORS.get(error.errno or 0, (Unavailable, None))
-    what = (error.strerror or str(error) or type(error).__name__).strip()
-    names: list[str] = []
-    for name in (error.filename, error.filename2):
-        if isinstance(name, (str, bytes)):
-            raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
-            names.append(show_path(raw))
-    where = f"{' -> '.join(names)}: " if names else ""
-    return kind(f"{where}{what[:1].lower()}{what[1:]}", hint=hint, errno=error.errno)

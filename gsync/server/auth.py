@@ -20,6 +20,7 @@ from typing import Any, Self
 from blake3 import blake3
 
 from gsync.errors import Conflict, Corrupt, Denied, Invalid, NotFound, Unavailable
+from gsync.oserrors import from_os_error
 from gsync.urls import check_tenant
 
 TOKEN_PREFIX = "gs_"
@@ -253,7 +254,7 @@ def make_private_directory(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise Invalid(f"cannot make the directory {path}: {error.strerror}") from error
+        raise from_os_error(error) from error
 
 
 def _create(data: Path, path: Path) -> None:
@@ -290,7 +291,7 @@ def _create(data: Path, path: Path) -> None:
         connection.commit()
         connection.close()
     except OSError as error:
-        raise Invalid(f"cannot make {path}: {error.strerror}") from error
+        raise from_os_error(error) from error
     except sqlite3.Error as error:
         raise _translated(error, path) from error
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gsync.errors import Unavailable
+from gsync.oserrors import from_os_error
 
 WAIT_S = 30.0
 """How long a writer waits for another one; a batch takes well under a second."""
@@ -43,8 +44,11 @@ class FileLock:
         file = self._open()
         self._acquire(file)
         try:
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"process {os.getpid()}: {purpose}".encode(), 0)
+            # Who holds it is said for others' messages alone: a full disk does not stop the
+            # holder here, or closing a store would hide why it is closed.
+            with suppress(OSError):
+                os.ftruncate(file, 0)
+                os.pwrite(file, f"process {os.getpid()}: {purpose}".encode(), 0)
             yield
         finally:
             _unlock(file)
@@ -60,7 +64,7 @@ class FileLock:
             try:
                 self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError as error:
-                raise Unavailable(f"cannot lock {self.path}: {error.strerror}") from error
+                raise from_os_error(error) from error
         return self._file
 
     def _acquire(self, file: int) -> None:

@@ -15,8 +15,10 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from gsync import __version__
-from gsync.errors import Conflict, Unavailable
+from gsync.errors import Conflict
+from gsync.oserrors import from_os_error
 from gsync.store.file import APPLICATION_ID, VERSION
+from gsync.store.sql import translated
 
 PAGE_BYTES = 16_384
 
@@ -48,8 +50,10 @@ def create_file(path: Path) -> None:
         os.link(draft, path)
     except FileExistsError as error:
         raise StoreExists(f"{path} exists already") from error
-    except (OSError, sqlite3.Error) as error:
-        raise Unavailable(f"cannot create {path}: {error}") from error
+    except OSError as error:
+        raise from_os_error(error) from error
+    except sqlite3.Error as error:
+        raise translated(error, path) from error
     finally:
         draft.unlink(missing_ok=True)
 
@@ -66,8 +70,10 @@ def migrate_file(path: Path, to: int) -> Path | None:
     try:
         found: int = db.execute("PRAGMA user_version").fetchone()[0]
         return _migrate(db, path, found, to) if found < to else None  # another was first
-    except (OSError, sqlite3.Error) as error:
-        raise Unavailable(f"cannot migrate {path}: {error}") from error
+    except OSError as error:
+        raise from_os_error(error) from error
+    except sqlite3.Error as error:
+        raise translated(error, path) from error
     finally:
         db.close()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gsync.errors import Corrupt, Denied, GsyncError, Unavailable
+from gsync.oserrors import BAD_DISK, NO_ROOM
 
 Row = tuple[Any, ...]
 
@@ -55,7 +56,7 @@ def connect_sqlite3(path: Path, read_only: bool) -> Connection:
             cached_statements=256,
         )
     except sqlite3.Error as error:
-        raise _translated(error, path) from error
+        raise translated(error, path) from error
     return _Sqlite3(db, path)
 
 
@@ -71,7 +72,7 @@ def connect_apsw(path: Path, read_only: bool) -> Connection:
     try:
         db = apsw.Connection(_uri(path, read_only), flags=access | apsw.SQLITE_OPEN_URI)
     except apsw.Error as error:
-        raise _translated(error, path) from error
+        raise translated(error, path) from error
     db.set_busy_timeout(BUSY_MS)
     return _Apsw(db, path, apsw.Error)
 
@@ -89,14 +90,14 @@ class _Sqlite3:
         try:
             return self._db.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
-            raise _translated(error, self._path) from error
+            raise translated(error, self._path) from error
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         before = self._db.total_changes
         try:
             self._db.executemany(sql, rows)
         except sqlite3.Error as error:
-            raise _translated(error, self._path) from error
+            raise translated(error, self._path) from error
         return self._db.total_changes - before
 
     def close(self) -> None:
@@ -113,14 +114,14 @@ class _Apsw:
         try:
             return list(self._db.execute(sql, parameters))
         except self._error as error:
-            raise _translated(error, self._path) from error
+            raise translated(error, self._path) from error
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         before: int = self._db.total_changes()
         try:
             self._db.executemany(sql, rows)
         except self._error as error:
-            raise _translated(error, self._path) from error
+            raise translated(error, self._path) from error
         after: int = self._db.total_changes()
         return after - before
 
@@ -128,7 +129,8 @@ class _Apsw:
         self._db.close()
 
 
-def _translated(error: Exception, path: Path) -> GsyncError:
+def translated(error: Exception, path: Path) -> GsyncError:
+    """Return what either library said of the file at `path` as one of the seven kinds."""
     code = getattr(error, "sqlite_errorcode", None) or getattr(error, "result", None) or 0
     match code & 0xFF:
         case 11 | 26:
@@ -138,6 +140,13 @@ def _translated(error: Exception, path: Path) -> GsyncError:
             )
         case 8:
             return Denied(f"{path} cannot be written: {error}")
+        case 10:
+            return Unavailable(f"{path}: {error}", hint=BAD_DISK)
+        case 13:
+            return Unavailable(f"{path}: {error}", hint=NO_ROOM)
+        case 14:
+            hint = "check that its directory may be written, and the room on the disk"
+            return Unavailable(f"{path}: {error}", hint=hint)
         case 5 | 6:
             return Unavailable(f"{path} is being written by a program without gsync's lock")
         case _:

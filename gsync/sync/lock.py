@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gsync.errors import Unavailable
@@ -45,12 +45,14 @@ def locked(path: Path, command: str, wait_s: float = WAIT_S) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _acquire(descriptor, path, wait_s)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{command} (process {os.getpid()})".encode(), 0)
+        with suppress(OSError):  # said for others' messages alone
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{command} (process {os.getpid()})".encode(), 0)
         try:
             yield
         finally:
-            os.ftruncate(descriptor, 0)
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 

@@ -82,6 +82,8 @@ def _writing(target: Path | None) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
+    if not target.parent.is_dir():
+        raise NotFound(f"no directory {target.parent}", hint="make it first")
     part = target.with_name(f".{target.name}.part-{os.getpid()}")
     try:
         with part.open("xb") as out:
@@ -89,6 +91,8 @@ def _writing(target: Path | None) -> Iterator[BinaryIO]:
             out.flush()
             os.fsync(out.fileno())
         os.replace(part, target)
+    except OSError as error:  # it names the other file, or none
+        raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         part.unlink(missing_ok=True)
 

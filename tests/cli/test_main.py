@@ -14,7 +14,7 @@ import pytest
 from gsync.cli import main as command_line
 from gsync.cli.app import command
 from gsync.cli.main import cli, run
-from gsync.cli.output import EXIT_CODES, exit_code, from_os_error, key_json, size, when
+from gsync.cli.output import EXIT_CODES, exit_code, key_json, size, when
 from gsync.errors import (
     Conflict,
     Corrupt,
@@ -25,6 +25,7 @@ from gsync.errors import (
     TooLarge,
     Unavailable,
 )
+from gsync.oserrors import from_os_error
 
 HEAVY = ("json", "msgpack", "requests", "rich", "sqlite3", "sqlite_utils", "starlette", "tomllib")
 

@@ -16,8 +16,9 @@ from gsync.cli.app import (
     split_names,
     token_file_option,
 )
-from gsync.cli.output import DIFFERENT, DONE, emit, exit_code, from_os_error, report_error, table
+from gsync.cli.output import DIFFERENT, DONE, emit, exit_code, report_error, table
 from gsync.errors import GsyncError, Invalid, NotFound
+from gsync.oserrors import from_os_error
 
 if TYPE_CHECKING:
     from gsync.config import Tables

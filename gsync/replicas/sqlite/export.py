@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gsync.errors import Conflict, GsyncError, Invalid, Unavailable
 from gsync.objects.encoding import Value
+from gsync.oserrors import BAD_DISK, NO_ROOM, from_os_error
 from gsync.replicas.sqlite.cells import Native, Unwritable, writer
 from gsync.replicas.sqlite.names import DECLARED, quoted
 from gsync.views.rows.keys import decode_key
@@ -18,6 +19,9 @@ from gsync.views.rows.values import LoadContent, decode_row, load_cell
 
 Entries = Iterator[tuple[bytes, bytes]]
 """Encoded keys and rows of one map, in order."""
+
+# SQLite's numbers for what is the disk's fault.
+_DISK_HINTS = {10: BAD_DISK, 13: NO_ROOM}
 
 
 class FileExists(Conflict):
@@ -51,9 +55,11 @@ def write_sqlite(path: Path, tables: Iterable[tuple[Schema, Entries]], load: Loa
     except FileExistsError as error:
         raise _exists(path) from error
     except OSError as error:
-        raise Unavailable(f"cannot write {path}: {error}", path=str(path)) from error
+        raise from_os_error(error) from error
     except sqlite3.Error as error:
-        raise Invalid(f"cannot write {path}: {error}", path=str(path)) from error
+        hint = _DISK_HINTS.get(error.sqlite_errorcode & 0xFF)
+        kind = Invalid if hint is None else Unavailable
+        raise kind(f"cannot write {path}: {error}", hint=hint, path=str(path)) from error
     finally:
         draft.unlink(missing_ok=True)
 
