@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from gsync.replicas.files.checkout import (
     checkout_fresh,
     recover,
 )
-from gsync.replicas.files.index import record
+from gsync.replicas.files.index import Written, record
 from gsync.store.base import RefMove, State
 from gsync.sync.compare import FileChange, describe, files_root, is_below
 from gsync.sync.contents import select_entries
@@ -180,16 +181,19 @@ def carry_out(
             from gsync.sync.tablemoves import apply_databases
 
             done = apply_databases(repo, moves, accept=accept, mark=move.by_mark)
-        if changes:
-            _apply(repo, changes)
+        now_ns = time.time_ns()
+        written = _swap(repo, changes) if changes else []
     except BaseException as error:
         # Where a database has committed, or may have, and cannot be brought back, the next
-        # start goes on from there.
-        if not (repo.workdir / "journal").exists() and (
-            not moves or _are_back(repo, move, moves, error)
-        ):
-            repo.store.set_states({PENDING: None})
+        # start goes on from there, and where the folder may have been changed: every kind of
+        # ours says that it was not.
+        unchanged = isinstance(error, GsyncError) and not (repo.workdir / "journal").exists()
+        if unchanged and (not moves or _are_back(repo, move, moves, error)):
+            with suppress(GsyncError):  # else the next start does
+                repo.store.set_states({PENDING: None})
         raise
+    if written:
+        record(repo.store, written, now_ns)
     _end(repo, move)
     return done
 
@@ -313,8 +317,12 @@ def _between(repo: Repository, old: ObjectId | None, new: ObjectId | None) -> It
 
 def _apply(repo: Repository, changes: Sequence[Change]) -> None:
     now_ns = time.time_ns()
-    done = apply_changes(os.fsencode(repo.root), changes, repo.store, os.fsencode(repo.workdir))
-    record(repo.store, done.written, now_ns)
+    record(repo.store, _swap(repo, changes), now_ns)
+
+
+def _swap(repo: Repository, changes: Sequence[Change]) -> list[Written]:
+    root, workdir = os.fsencode(repo.root), os.fsencode(repo.workdir)
+    return apply_changes(root, changes, repo.store, workdir).written
 
 
 def finish_interrupted(repo: Repository) -> str | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from gsync.config import Remote
 from gsync.configedit import add_remote
 from gsync.errors import Conflict, Invalid
+from gsync.replicas.files.remove import remove_tree
 from gsync.sync.checkout import fill_folder
 from gsync.sync.exchange import Moved, clone, connect, look
 from gsync.sync.repository import WORKDIR, find_root, init_repository, open_repository
@@ -77,8 +77,8 @@ def clone_repository(
             os.rename(made / "gsync.toml", tree / "gsync.toml")
         os.rename(tree, target)  # onto an empty directory, or nothing
     finally:
-        shutil.rmtree(made, ignore_errors=True)
-        shutil.rmtree(tree, ignore_errors=True)
+        remove_tree(made)
+        remove_tree(tree)
     return moved, count
 
 

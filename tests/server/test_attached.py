@@ -515,7 +515,7 @@ def test_an_edit_between_database_and_folder(
 
 KILLED = {
     "before the database": ("checkout", "check_changes"),
-    "before the folder": ("checkout", "_apply"),
+    "before the folder": ("checkout", "_swap"),
     "before the refs": ("repository", "Repository.move_refs"),
 }
 KILL = """
@@ -578,7 +578,7 @@ def test_edits_after_a_kill_that_go_neither_way(
     set_n(live, 1, 77)
     write(folder, {"a.txt": b"pushed\n"})
     gsync_in(folder, "snapshot", "-m", "more")
-    push_into_death(site, folder, "checkout", "_apply")
+    push_into_death(site, folder, "checkout", "_swap")
     write(site.folder, {"a.txt": b"edited after the kill\n"})
     set_n(site.live, 1, 88)
     with site.served() as server:

@@ -22,10 +22,19 @@ import msgpack  # type: ignore[import-untyped]
 from blake3 import blake3
 
 from gsync.changes import Change
-from gsync.errors import Conflict, Corrupt, Denied, Unavailable
+from gsync.errors import (
+    Conflict,
+    Corrupt,
+    Denied,
+    GsyncError,
+    Invalid,
+    TooLarge,
+    Unavailable,
+)
 from gsync.objects.chunk_list import list_chunks
 from gsync.objects.encoding import Reference
 from gsync.objects.oid import Kind, ObjectId, blob_id
+from gsync.oserrors import from_os_error, what_happened
 from gsync.paths import check_path, check_sorted_paths, fold_path, parents_of, show_path
 from gsync.replicas.base import ReplicaChanged
 from gsync.replicas.files.index import (
@@ -36,6 +45,7 @@ from gsync.replicas.files.index import (
     Written,
     signature_of,
 )
+from gsync.replicas.files.remove import remove_tree
 from gsync.store.base import ObjectCorrupt, ObjectReader
 from gsync.views.files import DIRECTORY_ENTRY, EntryType, FileEntry, decode_entry
 
@@ -124,22 +134,22 @@ def apply_changes(
                 raise ReplicaChanged(moved)
             _write_journal(workdir, plan)
         except OSError as error:
-            _remove_tree(os.path.join(workdir, b"stage"))
-            raise _failed(error) from error
+            remove_tree(os.path.join(workdir, b"stage"))
+            raise _failed(error, folder.root) from error
         except BaseException:
-            _remove_tree(os.path.join(workdir, b"stage"))
+            remove_tree(os.path.join(workdir, b"stage"))
             raise
         try:
             _carry_out(folder, stage, plan)
         except OSError as error:
             folder.forget()
-            _undo(folder, stage, plan)
+            _undo_or_say(folder, stage, plan)
             _end(workdir)
-            raise _failed(error) from error
+            raise _failed(error, folder.root) from error
         changed = _changed_meanwhile(stage, plan, before)
         if changed:  # between the last look and the swap
             folder.forget()
-            _undo(folder, stage, plan)
+            _undo_or_say(folder, stage, plan)
             _end(workdir)
             raise ReplicaChanged(changed)
         _end(workdir)
@@ -230,7 +240,7 @@ def checkout_fresh(
         temporary = os.path.join(parent, b"." + name + b".gsync-" + secrets.token_hex(4).encode())
         os.mkdir(temporary)
     except OSError as error:
-        raise _failed(error) from error
+        raise _failed(error, target) from error
     try:
         if _ignores_case(temporary):
             entries = list(entries)
@@ -241,20 +251,21 @@ def checkout_fresh(
         os.rename(temporary, target)  # an empty directory may stand there
         _fsync_directory(parent)
     except OSError as error:
-        _remove_tree(temporary)
-        raise _failed(error) from error
+        remove_tree(temporary)
+        raise _failed(error, target) from error
     except BaseException:
-        _remove_tree(temporary)
+        remove_tree(temporary)
         raise
     return written
 
 
-def _failed(error: OSError) -> CheckoutFailed:
-    name = error.filename
-    where = f"{show_path(os.fsencode(name))}: " if isinstance(name, str | bytes) else ""
-    return CheckoutFailed(
-        f"nothing was changed: {where}{error.strerror or error}", errno=error.errno
-    )
+def _failed(error: OSError, folder: bytes) -> GsyncError:
+    """Return what to raise; names in the error may be relative to a handle, and are left out."""
+    found = from_os_error(error)
+    kind = type(found) if isinstance(found, (Denied, Invalid, TooLarge)) else CheckoutFailed
+    what = f"nothing was changed in {show_path(folder)}: {what_happened(error)}"
+    hint = found.hint or "see what is wrong there, then try again"
+    return kind(what, hint=hint, errno=error.errno)
 
 
 # --- A folder by its handles -----------------------------------------------------------
@@ -264,6 +275,7 @@ class _Folder:
     """Handles of a root and of directories below it, reached without following links."""
 
     def __init__(self, root: bytes) -> None:
+        self.root = root
         self.fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._open: OrderedDict[bytes, int] = OrderedDict()
 
@@ -286,17 +298,19 @@ class _Folder:
         Raises:
             OSError: ENOENT, or ENOTDIR where a component is a link or a file.
         """
-        if not path:
-            return self.fd
-        fd = self._open.get(path)
-        if fd is None:
-            head, _, name = path.rpartition(b"/")
-            fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=self.directory(head))
+        missing: list[bytes] = []
+        while path and path not in self._open:
+            missing.append(path)
+            path = path.rpartition(b"/")[0]
+        fd = self.fd
+        if path:
+            fd = self._open[path]
+            self._open.move_to_end(path)
+        for path in reversed(missing):
+            fd = os.open(path.rpartition(b"/")[2], _DIRECTORY_FLAGS, dir_fd=fd)
             self._open[path] = fd
             if len(self._open) > OPEN_DIRECTORIES_MAX:
                 os.close(self._open.popitem(last=False)[1])
-        else:
-            self._open.move_to_end(path)
         return fd
 
     def place(self, path: bytes) -> tuple[int, bytes]:
@@ -347,7 +361,7 @@ def _check_live(folder: _Folder, changes: Sequence[Change], is_clean: IsClean | 
             c.key for c in changes if not _is_old(folder, c, is_clean) and not _is_done(folder, c)
         ]
     except OSError as error:
-        raise _failed(error) from error
+        raise _failed(error, folder.root) from error
     if differing:
         raise ReplicaChanged(differing)
 
@@ -357,7 +371,7 @@ def _check_unblocked(folder: _Folder, changes: Sequence[Change]) -> None:
     try:
         blocked = [c.key for c in changes if c.new is not None and _is_blocked(folder, c, removed)]
     except OSError as error:
-        raise _failed(error) from error
+        raise _failed(error, folder.root) from error
     if blocked:
         raise ReplicaChanged(blocked, "what gsync does not track")
 
@@ -455,14 +469,12 @@ def _is_blocked(folder: _Folder, change: Change, removed: set[bytes]) -> bool:
 
 
 def _holds_only(folder: _Folder, directory: bytes, removed: set[bytes]) -> bool:
-    for name in folder.list_names(directory):
-        path = directory + b"/" + name
-        stat = folder.find_stat(path)
-        if stat is not None and st.S_ISDIR(stat.st_mode):
-            if not _holds_only(folder, path, removed):
+    for found in _directories_in(folder, directory):
+        for name in folder.list_names(found):
+            path = found + b"/" + name
+            stat = folder.find_stat(path)
+            if not (stat is not None and st.S_ISDIR(stat.st_mode)) and path not in removed:
                 return False
-        elif path not in removed:
-            return False
     return True
 
 
@@ -528,12 +540,15 @@ def _is_directory(folder: _Folder, path: bytes) -> bool:
 
 
 def _directories_in(folder: _Folder, directory: bytes) -> Iterator[bytes]:
-    yield directory
-    for name in folder.list_names(directory):
-        path = directory + b"/" + name
-        stat = folder.find_stat(path)
-        if stat is not None and st.S_ISDIR(stat.st_mode):
-            yield from _directories_in(folder, path)
+    pending = [directory]
+    while pending:
+        found = pending.pop()
+        yield found
+        for name in folder.list_names(found):
+            path = found + b"/" + name
+            stat = folder.find_stat(path)
+            if stat is not None and st.S_ISDIR(stat.st_mode):
+                pending.append(path)
 
 
 # --- Carrying out and undoing ----------------------------------------------------------
@@ -616,6 +631,17 @@ def _move_in(folder: _Folder, path: bytes, staged: int, old: int, number: bytes)
                 raise
             os.rename(name, number, src_dir_fd=fd, dst_dir_fd=old)
     os.rename(number, name, src_dir_fd=staged, dst_dir_fd=fd)
+
+
+def _undo_or_say(folder: _Folder, stage: bytes, plan: _Plan) -> None:
+    try:
+        _undo(folder, stage, plan)
+    except OSError as error:
+        raise Unavailable(
+            f"neither finished nor undone in {show_path(folder.root)}: {what_happened(error)}",
+            hint=f"{from_os_error(error).hint or 'see what is wrong there'}; the next command"
+            " finishes it, and nothing is lost until then",
+        ) from error
 
 
 def _undo(folder: _Folder, stage: bytes, plan: _Plan) -> None:
@@ -703,9 +729,13 @@ def _read_journal(workdir: bytes) -> _Plan | None:
         return None
     if blob_id(data[32:]) != data[:32]:
         raise Corrupt(f"{show_path(path)} is damaged", hint="keep it and what is in 'stage'")
-    version, operation, moves_out, removed, made, moves_in, olds = msgpack.unpackb(data[32:])
-    if version != 1:
-        raise Corrupt(f"{show_path(path)} has version {version}, where 1 is known")
+    version, *fields = msgpack.unpackb(data[32:])
+    if version != 1:  # with fields of its own
+        raise Corrupt(
+            f"{show_path(path)} has version {version}, where 1 is known",
+            hint="finish with the gsync that began it; nothing is lost until then",
+        )
+    operation, moves_out, removed, made, moves_in, olds = fields
     return _Plan(operation, _pairs(moves_out), removed, made, _pairs(moves_in), _pairs(olds))
 
 
@@ -720,13 +750,7 @@ def _end(workdir: bytes) -> None:
         except FileNotFoundError:
             pass
     _fsync_directory(workdir)
-    _remove_tree(os.path.join(workdir, b"stage"))
-
-
-def _remove_tree(path: bytes) -> None:
-    import shutil
-
-    shutil.rmtree(path, ignore_errors=True)
+    remove_tree(os.path.join(workdir, b"stage"))
 
 
 # --- Writing contents ------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat as st
 import time
@@ -296,9 +297,12 @@ class _Scanner:
         )
 
     def _rule_text(self, absolute: bytes) -> bytes | None:
-        content = _read(absolute + b"/" + RULE_FILE, RULE_FILE_BYTES_MAX)
+        path = absolute[len(self._root) + 1 :]
+        path = path + b"/" + RULE_FILE if path else RULE_FILE
+        with _Places(self._root) as places:
+            content = _read(places, path, RULE_FILE_BYTES_MAX)
         if isinstance(content, OSError):
-            self._unreadable.append(absolute[len(self._root) + 1 :] + b"/" + RULE_FILE)
+            self._unreadable.append(path)
             return None
         if not st.S_ISREG(content.signature[0]):
             return None
@@ -399,23 +403,30 @@ class _Scanner:
 
     def _is_real(self, directory: bytes, known: dict[bytes, bool]) -> bool:
         """Return whether `directory` is one, and no link or other repository leads there."""
-        found = known.get(directory)
-        if found is None:
-            found = False
-            if self._is_real(directory.rpartition(b"/")[0], known):
-                absolute = self._root + b"/" + directory
-                try:
-                    found = st.S_ISDIR(os.lstat(absolute).st_mode)
-                    if found and os.path.isdir(absolute + b"/.gsync"):
-                        found = False
-                        if not self._is_kept(directory):
-                            self._kept.append(directory)
-                except (FileNotFoundError, NotADirectoryError):
-                    pass
-                except OSError:
-                    self._unreadable.append(directory)
+        unknown: list[bytes] = []
+        while directory not in known:
+            unknown.append(directory)
+            directory = directory.rpartition(b"/")[0]
+        found = known[directory]
+        for directory in reversed(unknown):
+            found = found and self._is_directory(directory)
             known[directory] = found
         return found
+
+    def _is_directory(self, directory: bytes) -> bool:
+        absolute = self._root + b"/" + directory
+        try:
+            found = st.S_ISDIR(os.lstat(absolute).st_mode)
+            if found and os.path.isdir(absolute + b"/.gsync"):
+                if not self._is_kept(directory):
+                    self._kept.append(directory)
+                return False
+            return found
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            self._unreadable.append(directory)
+            return False
 
     def _is_kept(self, directory: bytes) -> bool:
         return any(directory == kept or directory.startswith(kept + b"/") for kept in self._kept)
@@ -436,14 +447,16 @@ class _Scanner:
     def _submit(self) -> None:
         if not self._batch:
             return
-        paths = [self._root + b"/" + job.path for job in self._batch]
+        paths = [job.path for job in self._batch]
         future: Future[list[_Content | OSError]]
         if self._batch_bytes < OVERLAP_BYTES * len(paths):
             future = Future()
-            future.set_result(_read_batch(paths, self._now_ns, not self._write))
+            future.set_result(_read_batch(self._root, paths, self._now_ns, not self._write))
         else:
             self._pool = self._pool or ThreadPoolExecutor(2, "gsync-scan")
-            future = self._pool.submit(_read_batch, paths, self._now_ns, not self._write)
+            future = self._pool.submit(
+                _read_batch, self._root, paths, self._now_ns, not self._write
+            )
         self._running.append((self._batch, future))
         self._batch, self._batch_bytes = [], 0
         if len(self._running) >= BATCHES_IN_FLIGHT:
@@ -490,7 +503,9 @@ class _Scanner:
         for _ in range(READ_ATTEMPTS):
             read_ns = self._now_ns()
             try:
-                fd = os.open(self._root + b"/" + job.path, _OPEN_FLAGS)
+                with _Places(self._root) as places:
+                    directory, name = places.place(job.path)
+                    fd = os.open(name, _OPEN_FLAGS, dir_fd=directory)
             except OSError:
                 continue
             with open(fd, "rb", buffering=0) as file:
@@ -609,6 +624,9 @@ _NOTED: dict[bytes | int, tuple[str, str]] = {
     Verdict.ILLEGAL: ("illegal", "{path} has a name that no map may hold and was left out"),
 }
 
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_ROOT_FLAGS = os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0)
+_DIRECTORY_FLAGS = _ROOT_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 _OPEN_FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_NOFOLLOW", 0)
@@ -649,35 +667,85 @@ def _list_vanishing(
 
 
 def _read_batch(
-    paths: list[bytes], now_ns: Callable[[], int], hashed: bool
+    root: bytes, paths: list[bytes], now_ns: Callable[[], int], hashed: bool
 ) -> list[_Content | OSError]:
     """Read small files and links; runs beside the walk, so it touches nothing shared."""
     contents: list[_Content | OSError] = []
-    for path in paths:
-        read_ns = now_ns()
-        content = _read(path, CHUNKED_ABOVE_BYTES)
-        if not isinstance(content, OSError):
-            signature, body, _ = content
-            oid = blob_id(body) if hashed and body is not None else None
-            if body is not None and is_racy(signature, read_ns):
-                signature = distrusted(signature)
-            content = _Content(signature, body, oid)
-        contents.append(content)
+    with _Places(root) as places:
+        for path in paths:
+            read_ns = now_ns()
+            content = _read(places, path, CHUNKED_ABOVE_BYTES)
+            if not isinstance(content, OSError):
+                signature, body, _ = content
+                oid = blob_id(body) if hashed and body is not None else None
+                if body is not None and is_racy(signature, read_ns):
+                    signature = distrusted(signature)
+                content = _Content(signature, body, oid)
+            contents.append(content)
     return contents
 
 
-def _read(path: bytes, size_max: int) -> _Content | OSError:
+class _Places:
+    """Finds files below a root without following a link that somebody put in a directory's place.
+
+    Files come directory by directory, so the handle of the last one is all that is kept.
+    """
+
+    def __init__(self, root: bytes) -> None:
+        self._root = root
+        self._directory: bytes | None = None
+        self._fd = -1
+
+    def __enter__(self) -> _Places:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Close the handle: what it is of may have been replaced."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._directory, self._fd = None, -1
+
+    def place(self, path: bytes) -> tuple[int, bytes]:
+        """Return the handle of the directory of `path`, good until the next call, and its name.
+
+        Raises:
+            OSError: ENOENT, or ENOTDIR where a component is a link or a file.
+        """
+        directory, _, name = path.rpartition(b"/")
+        if directory != self._directory:
+            self.forget()
+            self._fd = os.open(self._root, _ROOT_FLAGS)
+            for component in directory.split(b"/") if directory else ():
+                below = os.open(component, _DIRECTORY_FLAGS, dir_fd=self._fd)
+                os.close(self._fd)
+                self._fd = below
+            self._directory = directory
+        return self._fd, name
+
+
+def _read(places: _Places, path: bytes, size_max: int) -> _Content | OSError:
     """Return a file of up to `size_max` bytes or a link; a larger file comes without body."""
     signature = UNKNOWN
     for _ in range(READ_ATTEMPTS):
         try:
-            fd = os.open(path, _OPEN_FLAGS)
+            directory, name = places.place(path)
+        except OSError as error:
+            places.forget()
+            if error.errno in _GONE:
+                continue
+            return error
+        try:
+            fd = os.open(name, _OPEN_FLAGS, dir_fd=directory)
         except OSError as error:
             try:
-                signature = signature_of(os.lstat(path))
+                signature = signature_of(os.stat(name, dir_fd=directory, follow_symlinks=False))
                 if st.S_ISLNK(signature[0]):
-                    return _Content(signature, os.readlink(path), None)
+                    return _Content(signature, os.readlink(name, dir_fd=directory), None)
             except OSError:
+                places.forget()
                 continue
             if isinstance(error, FileNotFoundError):
                 continue
