@@ -30,6 +30,12 @@ from support_pg import (
 settings.register_profile("gsync", deadline=None, print_blob=True)
 settings.register_profile("gsync-ci", deadline=None, print_blob=True, derandomize=True)
 settings.load_profile("gsync-ci" if os.environ.get("CI") else "gsync")
+# Of the long form, `python -m tests.campaigns properties`: more cases, where a test sets no number.
+if examples := os.environ.get("GSYNC_EXAMPLES"):
+    settings.register_profile(
+        "gsync-long", settings.get_profile("gsync"), max_examples=int(examples)
+    )
+    settings.load_profile("gsync-long")
 
 # What a profile, a proxy or a cloud account puts into the environment.
 SEALED_PREFIXES = ("AWS_", "DOCKER_", "FLY_", "GIT_", "GSYNC_", "LC_", "PG", "XDG_")

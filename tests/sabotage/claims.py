@@ -31,6 +31,7 @@ class Claim(NamedTuple):
 
 TRANSFER = "tests/transfer/test_transfer.py::"
 CHECKOUT = "tests/replicas/files/test_checkout.py::"
+LIVE = "tests/replicas/files/test_live.py::"
 COLLECT = "tests/sync/test_collect.py::"
 ENGINES = "tests/tables/test_engines.py::"
 LOSSES = "tests/tables/test_losses.py::"
@@ -369,6 +370,55 @@ CLAIMS = (
         (CHECKOUT + "test_planted_link_leads_nowhere",),
     ),
     Claim(
+        "scan-follows-links",
+        "A scan reads nothing outside of the folder, also when a link takes a directory's place.",
+        "gsync/replicas/files/scan.py",
+        '_DIRECTORY_FLAGS = _ROOT_FLAGS | getattr(os, "O_NOFOLLOW", 0)',
+        "_DIRECTORY_FLAGS = _ROOT_FLAGS",
+        (LIVE + "test_link_in_place_of_a_directory_is_not_followed",),
+    ),
+    Claim(
+        "scan-mixes",
+        "A large file that changes while it is read is read again, and never recorded as a mix.",
+        "gsync/replicas/files/scan.py",
+        "if size != before[1] or signature_of(os.fstat(fd)) != before:",
+        "if size < before[1]:",
+        (LIVE + "test_large_file_changed_while_it_is_read",),
+    ),
+    Claim(
+        "racy-files",
+        "A file changed within the tick of the clock in which it was read is read again.",
+        "gsync/replicas/files/index.py",
+        "return max(mtime_ns, ctime_ns) >= read_ns - (RACY_NS if is_fine else RACY_COARSE_NS)",
+        "return max(mtime_ns, ctime_ns) < 0 and read_ns > 0 and bool(is_fine)",
+        (LIVE + "test_file_read_within_the_tick_is_read_again",),
+    ),
+    Claim(
+        "trust-size-and-mtime",
+        "A file with an old size and mtime and new content is seen: ctime tells.",
+        "gsync/replicas/files/scan.py",
+        "before == signature\n                    and type(value) is bytes",
+        "before[:3] == signature[:3]\n                    and type(value) is bytes",
+        (LIVE + "test_same_size_and_mtime_with_other_content_is_seen",),
+    ),
+    Claim(
+        "short-writes",
+        "What the disk took only in part is not taken for written.",
+        "gsync/replicas/files/checkout.py",
+        "while written < len(body):",
+        "while written < 0:",
+        ("tests/campaigns/test_disk.py::test_short_writes_go_on",),
+    ),
+    Claim(
+        "folder-before-ref",
+        "A ref that could not be moved once the folder was new follows at the next start.",
+        "gsync/sync/checkout.py",
+        "    record(repo.store, written, now_ns)\n    repo.move(",
+        "    repo.store.set_states({_PENDING: None})\n    record(repo.store, written, now_ns)\n"
+        "    repo.move(",
+        ("tests/campaigns/test_disk.py::test_pull_after_the_swap",),
+    ),
+    Claim(
         "overwrite-unsaved",
         "Checkout overwrites no file that is not as it was recorded.",
         "gsync/replicas/files/checkout.py",
@@ -404,7 +454,7 @@ CLAIMS = (
         "no-undo",
         "A checkout that the file system refuses halfway leaves the folder as it was.",
         "gsync/replicas/files/checkout.py",
-        "            _undo(folder, stage, plan)\n            _end(workdir)\n"
+        "            _undo_or_say(folder, stage, plan)\n            _end(workdir)\n"
         "            raise _failed",
         "            _end(workdir)\n            raise _failed",
         (CHECKOUT + "test_a_failed_step_is_undone",),
@@ -478,8 +528,8 @@ CLAIMS = (
         "unreadable-below-excluded",
         "A tracked path below an excluded directory that cannot be entered is not deleted.",
         "gsync/replicas/files/scan.py",
-        "                except OSError:\n                    self._unreadable.append(directory)\n",
-        "                except OSError:\n                    pass\n",
+        "        except OSError:\n            self._unreadable.append(directory)\n",
+        "        except OSError:\n            pass\n",
         ("tests/replicas/files/test_scan.py::test_unreadable_below_an_excluded_directory",),
     ),
     # --- Collecting

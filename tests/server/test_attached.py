@@ -473,13 +473,13 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path, request: pytest.Fixt
 
 EDIT = """
 from gsync.sync import checkout
-real, done = checkout._apply, []
-def _apply(repo, changes):
+real, done = checkout._swap, []
+def _swap(repo, changes):
     if not done and changes and {when}:
         done.append(1)
         pathlib.Path({path!r}).write_bytes(b'edited at the last moment\\n')
     return real(repo, changes)
-checkout._apply = _apply
+checkout._swap = _swap
 """
 
 
