@@ -19,8 +19,8 @@ import click
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 
-import pytest
-from conftest import seal
+import pytest  # noqa: E402
+from conftest import seal  # noqa: E402
 
 
 def main() -> None:
