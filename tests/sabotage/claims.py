@@ -413,9 +413,9 @@ CLAIMS = (
         "folder-before-ref",
         "A ref that could not be moved once the folder was new follows at the next start.",
         "gsync/sync/checkout.py",
-        "    record(repo.store, written, now_ns)\n    repo.move(",
-        "    repo.store.set_states({_PENDING: None})\n    record(repo.store, written, now_ns)\n"
-        "    repo.move(",
+        "    if written:\n        record(repo.store, written, now_ns)\n    _end(",
+        "    repo.store.set_states({PENDING: None})\n    record(repo.store, written, now_ns)\n"
+        "    _end(",
         ("tests/campaigns/test_disk.py::test_pull_after_the_swap",),
     ),
     Claim(
