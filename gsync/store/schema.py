@@ -7,6 +7,7 @@ most commands take to run.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from gsync import __version__
 from gsync.errors import Conflict
 from gsync.oserrors import from_os_error
 from gsync.store.file import APPLICATION_ID, VERSION
+from gsync.store.lock import FileLock
 from gsync.store.sql import translated
 
 PAGE_BYTES = 16_384
@@ -38,8 +40,15 @@ def create_file(path: Path) -> None:
     Raises:
         StoreExists: something has that name; it is left as it is.
     """
-    draft = path.with_name(f"{path.name}.new-{os.getpid()}")
-    draft.unlink(missing_ok=True)
+    lock = FileLock(path.with_name(path.name + ".lock"))
+    with contextlib.closing(lock), lock.held("creating the store"):
+        _create_locked(path, path.with_name(path.name + ".new"))
+
+
+def _create_locked(path: Path, draft: Path) -> None:
+    # What is left of one who was killed, with its journal.
+    for left in path.parent.glob(f"{glob.escape(draft.name)}*"):
+        left.unlink()
     try:
         os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         db = sqlite3.connect(draft, isolation_level=None)
@@ -48,6 +57,7 @@ def create_file(path: Path) -> None:
         finally:
             db.close()
         os.link(draft, path)
+        _fsync_directory(path.parent)
     except FileExistsError as error:
         raise StoreExists(f"{path} exists already") from error
     except OSError as error:
@@ -56,6 +66,14 @@ def create_file(path: Path) -> None:
         raise translated(error, path) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _fsync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def migrate_file(path: Path, to: int) -> Path | None:

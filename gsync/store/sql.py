@@ -60,9 +60,10 @@ def connect_sqlite3(path: Path, read_only: bool) -> Connection:
     return _Sqlite3(db, path)
 
 
-def connect_apsw(path: Path, read_only: bool) -> Connection:
+def connect_apsw(path: Path, read_only: bool, *, vfs: str | None = None) -> Connection:
     """Return a connection through apsw, which brings a SQLite of its own.
 
+    `vfs` names one of apsw's file systems, to be used instead of the operating system's.
     Two SQLite libraries in one process do not see each other's locks: a process that opens
     a file with this one must not open the same file with `connect_sqlite3`.
     """
@@ -70,7 +71,7 @@ def connect_apsw(path: Path, read_only: bool) -> Connection:
 
     access = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
     try:
-        db = apsw.Connection(_uri(path, read_only), flags=access | apsw.SQLITE_OPEN_URI)
+        db = apsw.Connection(_uri(path, read_only), flags=access | apsw.SQLITE_OPEN_URI, vfs=vfs)
     except apsw.Error as error:
         raise translated(error, path) from error
     db.set_busy_timeout(BUSY_MS)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from gsync.config import Remote
 from gsync.configedit import add_remote
 from gsync.errors import Conflict, Invalid
-from gsync.replicas.files.remove import remove_tree
+from gsync.replicas.files.beside import fsync_directory, made_beside, sweep_beside
 from gsync.sync.checkout import fill_folder
 from gsync.sync.exchange import Moved, clone, connect, look
 from gsync.sync.repository import WORKDIR, find_root, init_repository, open_repository
@@ -47,15 +46,15 @@ def clone_repository(
         Conflict: `target` is there and not empty, or lies inside a repository.
     """
     target = Path(os.path.abspath(target))
+    if not dry_run:
+        sweep_beside(os.fsencode(target))
     _check_target(target)
     if dry_run:
         with connect(None, url, token=token, insecure_http=insecure_http) as connection:
             return look(None, "origin", connection), 0
     target.parent.mkdir(parents=True, exist_ok=True)
-    suffix = secrets.token_hex(4)
-    made = target.parent / f".{target.name}.gsync-clone-{suffix}"
-    tree = target.parent / f".{target.name}.gsync-tree-{suffix}"
-    try:
+    with made_beside(os.fsencode(target)) as beside:
+        made, tree = Path(os.fsdecode(beside), "store"), Path(os.fsdecode(beside), "tree")
         made.mkdir()
         init_repository(made)
         add_remote(
@@ -75,10 +74,9 @@ def clone_repository(
         os.rename(made / WORKDIR, tree / WORKDIR)
         if not (tree / "gsync.toml").exists() and not moved.new:
             os.rename(made / "gsync.toml", tree / "gsync.toml")
+        fsync_directory(os.fsencode(tree))
         os.rename(tree, target)  # onto an empty directory, or nothing
-    finally:
-        remove_tree(made)
-        remove_tree(tree)
+        fsync_directory(os.fsencode(target.parent))
     return moved, count
 
 

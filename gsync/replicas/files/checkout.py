@@ -37,6 +37,7 @@ from gsync.objects.oid import Kind, ObjectId, blob_id
 from gsync.oserrors import from_os_error, what_happened
 from gsync.paths import check_path, check_sorted_paths, fold_path, parents_of, show_path
 from gsync.replicas.base import ReplicaChanged
+from gsync.replicas.files.beside import fsync_directory, made_beside
 from gsync.replicas.files.index import (
     DIRECTORY_SIGNATURE,
     UNKNOWN,
@@ -129,6 +130,9 @@ def apply_changes(
         try:
             os.makedirs(os.path.join(stage, b"old"))
             _write_stage(stage, [(n, entries[path]) for n, path in plan.moves_in], store)
+            # The stage is there whenever the journal is.
+            fsync_directory(os.path.dirname(stage))
+            fsync_directory(workdir)
             moved = [path for path, was in before.items() if was != _signature(folder, path)]
             if moved:  # staging may take long
                 raise ReplicaChanged(moved)
@@ -232,30 +236,24 @@ def checkout_fresh(
         NamesCollide: the file system would make one file of two paths.
     """
     target = os.path.abspath(os.fsencode(target))
-    parent, name = os.path.split(target)
+    parent = os.path.dirname(target)
     try:
         os.makedirs(parent, exist_ok=True)
         if os.path.lexists(target) and (os.path.islink(target) or os.listdir(target)):
             raise Conflict(f"{show_path(target)} exists and is not an empty directory")
-        temporary = os.path.join(parent, b"." + name + b".gsync-" + secrets.token_hex(4).encode())
-        os.mkdir(temporary)
+        with made_beside(target) as made:
+            temporary = os.path.join(made, b"tree")
+            os.mkdir(temporary)
+            if _ignores_case(temporary):
+                entries = list(entries)
+                _check_collisions(path for path, _ in entries)
+            with _Folder(temporary) as folder:
+                written = list(_write_tree(folder, _checked(entries), store))
+                _sync_file_system(folder.fd)
+            os.rename(temporary, target)  # an empty directory may stand there
+            fsync_directory(parent)
     except OSError as error:
         raise _failed(error, target) from error
-    try:
-        if _ignores_case(temporary):
-            entries = list(entries)
-            _check_collisions(path for path, _ in entries)
-        with _Folder(temporary) as folder:
-            written = list(_write_tree(folder, _checked(entries), store))
-            _sync_file_system(folder.fd)
-        os.rename(temporary, target)  # an empty directory may stand there
-        _fsync_directory(parent)
-    except OSError as error:
-        remove_tree(temporary)
-        raise _failed(error, target) from error
-    except BaseException:
-        remove_tree(temporary)
-        raise
     return written
 
 
@@ -717,7 +715,7 @@ def _write_journal(workdir: bytes, plan: _Plan) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.rename(temporary, os.path.join(workdir, b"journal"))
-    _fsync_directory(workdir)
+    fsync_directory(workdir)
 
 
 def _read_journal(workdir: bytes) -> _Plan | None:
@@ -749,7 +747,7 @@ def _end(workdir: bytes) -> None:
             os.unlink(os.path.join(workdir, name))
         except FileNotFoundError:
             pass
-    _fsync_directory(workdir)
+    fsync_directory(workdir)
     remove_tree(os.path.join(workdir, b"stage"))
 
 
@@ -910,7 +908,8 @@ def _check_collisions(paths: Iterable[bytes]) -> None:
 
 
 def _sync_touched(folder: _Folder, plan: _Plan) -> None:
-    paths = {path.rpartition(b"/")[0] for _, path in (*plan.moves_out, *plan.moves_in)}
+    changed = [path for _, path in (*plan.moves_out, *plan.moves_in)]
+    paths = {path.rpartition(b"/")[0] for path in (*changed, *plan.made, *plan.removed)}
     if len(paths) > FSYNC_EACH_MAX:
         _sync_file_system(folder.fd)
         return
@@ -931,11 +930,3 @@ def _sync_file_system(fd: int) -> None:
         return
     if syncfs(fd) != 0:
         raise OSError(ctypes.get_errno(), "syncfs")
-
-
-def _fsync_directory(path: bytes) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
