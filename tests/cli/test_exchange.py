@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import socket
-import sqlite3
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +20,11 @@ from support_cli import (
     make_repository,
     read_tree,
     refused,
-    start,
     write,
 )
 from support_server import RunningServer, running_server
 
 NOTHING_TO_DO_BYTES_MAX = 2048
-KILLS = int(os.environ.get("GSYNC_KILLS", "4"))
 
 
 def files(count: int = 40, seed: int = 1) -> dict[str, bytes]:
@@ -319,165 +311,3 @@ def test_bytes_are_those_on_the_wire(server: RunningServer, tmp_path: Path) -> N
         check(one, "push")
         check(tmp_path / "two", "pull")
         check(tmp_path / "two", "fetch")
-
-
-# --- kill -9 -------------------------------------------------------------------------------
-
-
-def killed(run: Callable[[], subprocess.Popen[bytes]], after_s: float) -> bool:
-    """Start a command and kill it; return whether it had not ended by itself."""
-    with run() as process:
-        try:
-            process.wait(after_s)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=30)
-    return process.returncode != 0
-
-
-def instants(seed: int, whole_s: float) -> list[float]:
-    """Return when to kill: from where the interpreter has started to about the end."""
-    r = random.Random(seed)
-    return sorted(r.uniform(0.15, 1.0) * whole_s for _ in range(KILLS))
-
-
-def timed(*args: Any, **env: Any) -> float:
-    began = time.monotonic()
-    gsync_in(*args, **env)
-    return time.monotonic() - began
-
-
-def check_whole(folder: Path) -> None:
-    assert json_in(folder, "verify")["problems"] == []
-    assert json_in(folder, "reflog", "--verify")["verified"]
-
-
-@pytest.mark.slow
-def test_killed_snapshot(tmp_path: Path) -> None:
-    """Wherever a snapshot is killed, main is old or new, and the next one records the same."""
-    folder = make_repository(tmp_path / "work", files(300))
-    write(folder, files(300, seed=2))
-    whole = timed(folder, "snapshot")
-    for n, after in enumerate(instants(3, whole)):
-        write(folder, files(300, seed=10 + n))
-        before = head(folder)
-        killed(lambda: start(folder, "snapshot"), after)
-        check_whole(folder)
-        log = [m["manifest"] for m in json_in(folder, "log", "-n", "2")["manifests"]]
-        assert before in log
-        gsync_in(folder, "snapshot")
-        assert json_in(folder, "status")["clean"]
-        assert json_in(folder, "show")["parents"] == [before]
-    out = tmp_path / "out"
-    gsync_in(folder, "restore", "--to", str(out))
-    assert read_tree(out) == read_tree(folder)
-
-
-@pytest.mark.slow
-def test_killed_restore(tmp_path: Path) -> None:
-    """Wherever a restore is killed, repeating it brings the folder to where it was to be."""
-    folder = make_repository(tmp_path / "work", files(300))
-    old = read_tree(folder)
-    write(folder, files(300, seed=2))
-    gsync_in(folder, "snapshot")
-    new = read_tree(folder)
-    whole = timed(folder, "restore", "HEAD~1")
-    gsync_in(folder, "restore", "HEAD", "--force")
-    assert read_tree(folder) == new
-    for after in instants(4, whole):
-        killed(lambda: start(folder, "restore", "HEAD~1"), after)
-        json_in(folder, "snapshot", "--dry-run")  # takes the lock, so finishes what was left
-        assert read_tree(folder) in (old, new)
-        gsync_in(folder, "restore", "HEAD~1", "--force")
-        assert read_tree(folder) == old
-        check_whole(folder)
-        gsync_in(folder, "restore", "HEAD", "--force")
-        assert read_tree(folder) == new
-
-
-@pytest.mark.slow
-def test_killed_push(there: There, tmp_path: Path) -> None:
-    """Wherever a push is killed, the remote's main is old or new, and repeating it succeeds."""
-    one = pushed(tmp_path / "one", there, files(300))
-    write(one, files(300, seed=2))
-    gsync_in(one, "snapshot")
-    whole = timed(one, "push", **there.env)
-    for n, after in enumerate(instants(5, whole)):
-        before = head(one)
-        write(one, files(300, seed=10 + n))
-        gsync_in(one, "snapshot")
-        killed(lambda: start(one, "push", **there.env), after)
-        seen = json_in(one, "fetch", "--dry-run", **there.env)["new"]
-        assert seen in (before, head(one))
-        gsync_in(one, "push", **there.env)
-        assert json_in(one, "fetch", **there.env)["new"] == head(one)
-    check_whole(one)
-    two = cloned(tmp_path / "two", there)
-    check_whole(two)
-    assert state(two) == state(one)
-
-
-@pytest.mark.slow
-def test_killed_pull(there: There, tmp_path: Path) -> None:
-    """Wherever a pull is killed, folder and main are old or new together, or become so."""
-    one = pushed(tmp_path / "one", there, files(300))
-    two = cloned(tmp_path / "two", there)
-    write(one, files(300, seed=2))
-    gsync_in(one, "snapshot")
-    gsync_in(one, "push", **there.env)
-    whole = timed(two, "pull", **there.env)
-    for n, after in enumerate(instants(6, whole)):
-        old = state(two)
-        write(one, files(300, seed=10 + n))
-        gsync_in(one, "snapshot")
-        gsync_in(one, "push", **there.env)
-        killed(lambda: start(two, "pull", **there.env), after)
-        json_in(two, "snapshot", "--dry-run")  # takes the lock, so finishes what was left
-        assert state(two) in (old, state(one))
-        gsync_in(two, "pull", **there.env)
-        assert state(two) == state(one)
-        assert json_in(two, "status")["clean"]
-    check_whole(two)
-
-
-@pytest.mark.slow
-def test_killed_clone(there: There, tmp_path: Path) -> None:
-    """A killed clone leaves nothing under the target's name, and can be repeated."""
-    one = pushed(tmp_path / "one", there, files(300))
-    whole = timed(tmp_path, "clone", there.url, "whole", **there.env)
-    for n, after in enumerate(instants(7, whole)):
-        target = tmp_path / f"copy{n}"
-        killed(partial(start, tmp_path, "clone", there.url, target.name, **there.env), after)
-        if target.exists():
-            assert state(target) == state(one)
-        else:
-            assert state(cloned(target, there)) == state(one)
-
-
-@pytest.mark.slow
-def test_killed_server(tmp_path: Path) -> None:
-    """A server killed during a push has main old or new when it is back, and is whole."""
-    require("server")
-    data = tmp_path / "data"
-    with running_server(data) as server:
-        there = http_remote(server, "killed")
-        one = pushed(tmp_path / "one", there, files(100))
-    port = server.port
-    r = random.Random(8)
-    for n in range(4):
-        write(one, files(300, seed=20 + n))
-        before = head(one)
-        gsync_in(one, "snapshot")
-        with running_server(data, port=port) as server, start(one, "push", **there.env) as process:
-            time.sleep(r.uniform(0.3, 0.9))
-            server.kill()
-            process.kill()
-            process.communicate(timeout=30)
-        with running_server(data, port=port):
-            assert json_in(one, "fetch", "--dry-run", **there.env)["new"] in (before, head(one))
-            gsync_in(one, "push", **there.env)
-    [store] = [path for path in data.rglob("store.db") if "killed" in str(path)]
-    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as db:
-        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    with running_server(data, port=port):
-        assert state(cloned(tmp_path / "two", there)) == state(one)

@@ -74,7 +74,10 @@ CLAIMS = (
         "gsync/store/names.py",
         'self.flush()\n        with self._writing("moving refs")',
         'with self._writing("moving refs")',
-        (COLLECT + "test_objects_are_in_the_file_when_a_ref_has_moved",),
+        (
+            COLLECT + "test_objects_are_in_the_file_when_a_ref_has_moved",
+            "tests/campaigns/test_power.py::test_stores_survive_power_loss",
+        ),
     ),
     Claim(
         "no-fsync-store",
@@ -82,7 +85,10 @@ CLAIMS = (
         "gsync/store/file.py",
         "PRAGMA synchronous = FULL",
         "PRAGMA synchronous = OFF",
-        ("tests/store/test_sqlite.py::test_commits_are_synchronous",),
+        (
+            "tests/store/test_sqlite.py::test_commits_are_synchronous",
+            "tests/campaigns/test_power.py::test_stores_survive_power_loss",
+        ),
     ),
     Claim(
         "no-swap",
@@ -496,6 +502,39 @@ CLAIMS = (
         "        if fsync:\n            os.fsync(fd)\n",
         "",
         (CHECKOUT + "test_what_the_journal_tells_of_is_durable_first",),
+    ),
+    Claim(
+        "no-fsync-stage-names",
+        "What a journal tells of is there whenever the journal is.",
+        "gsync/replicas/files/checkout.py",
+        "            fsync_directory(os.path.dirname(stage))\n"
+        "            fsync_directory(workdir)\n",
+        "",
+        ("tests/campaigns/test_folders.py::test_folders_survive_power_loss",),
+    ),
+    Claim(
+        "no-fsync-directories",
+        "A directory that a checkout made is durable before the journal goes.",
+        "gsync/replicas/files/checkout.py",
+        "for path in (*changed, *plan.made, *plan.removed)}",
+        "for path in changed}",
+        ("tests/campaigns/test_folders.py::test_folders_survive_power_loss",),
+    ),
+    Claim(
+        "restored-is-known",
+        "What a restore brings back differs from HEAD until it is recorded.",
+        "gsync/replicas/files/index.py",
+        "() if is_fresh else diffs_between(base, names, values),",
+        "() if is_fresh or old is EMPTY_RECORD else diffs_between(base, names, values),",
+        ("tests/cli/test_journey.py::test_restored_directory_is_seen",),
+    ),
+    Claim(
+        "dead-leave-files",
+        "What a killed clone leaves beside its target goes with the next; a living one's stays.",
+        "gsync/replicas/files/beside.py",
+        "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        (CHECKOUT + "test_fresh_clears_what_the_dead_left",),
     ),
     Claim(
         "secrets-let-in",

@@ -402,3 +402,11 @@ def test_giving_up_leaves_nothing(path: Path) -> None:
         fail()
     with SqliteStore.open(path) as store:
         assert store.missing([A]) == {A}
+
+
+def test_create_clears_what_the_dead_left(tmp_path: Path) -> None:
+    """The draft of a killed creator, and its journal, do not stay."""
+    for name in ("store.db.new", "store.db.new-wal", "store.db.new-shm"):
+        (tmp_path / name).write_bytes(b"torn")
+    SqliteStore.create(tmp_path / "store.db").close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store.db", "store.db.lock"]

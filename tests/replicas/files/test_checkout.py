@@ -29,6 +29,7 @@ from gsync.maps.omap import EMPTY_MAP, list_entries
 from gsync.objects.oid import Kind, ObjectId, blob_id
 from gsync.replicas.base import ReplicaChanged
 from gsync.replicas.files import checkout
+from gsync.replicas.files.beside import made_beside
 from gsync.replicas.files.checkout import (
     CheckoutFailed,
     NamesCollide,
@@ -394,3 +395,15 @@ def test_roots_agree(tmp_path):
     apply_changes(live, changes, store, live / ".gsync", is_clean=lambda path, stat: False)
     found: ObjectId = commit(store, EMPTY_MAP, scan(live, store))
     assert found == snapshot(tmp_path / "other", store)
+
+
+def test_fresh_clears_what_the_dead_left(tmp_path):
+    """What a killed maker left beside the target goes; what a living one makes stays."""
+    target = os.fsencode(tmp_path / "t")
+    with made_beside(target) as living:
+        dead = tmp_path / ".t.gsync-0123abcd"
+        (dead / "tree").mkdir(parents=True)
+        (tmp_path / ".t.gsync-mine").mkdir()
+        checkout_fresh(target, [], MemoryStore())
+        assert not dead.exists() and os.path.isdir(living)
+    assert sorted(os.listdir(tmp_path)) == [".t.gsync-mine", "t"]
