@@ -28,6 +28,10 @@ _REFERENCE_BYTES = 44
 NODE_BYTES_MAX = _HEADER_BYTES + ENTRIES_MAX * _REFERENCE_BYTES
 
 
+Seen = set[tuple[int, Reference, bool]]
+"""Nodes that were walked: below which level, what was said of each, and whether it was last."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkList:
     """One node of a chunk list.
@@ -141,7 +145,11 @@ class ChunkListBuilder:
         return Reference(Kind.CHUNK_LIST, oid, node.length)
 
 
-def list_chunks(get: Callable[[ObjectId], bytes], root: Reference) -> Iterator[Reference]:
+def list_chunks(
+    get: Callable[[ObjectId], bytes],
+    root: Reference,
+    seen: Seen | None = None,
+) -> Iterator[Reference]:
     """Yield the references to the chunks below `root`, in the order of the content.
 
     Each node is read when its first chunk is due, and one node per level is held. The
@@ -152,6 +160,9 @@ def list_chunks(get: Callable[[ObjectId], bytes], root: Reference) -> Iterator[R
     Args:
         get: Returns the body of an object, checked against its id; raises if it has none.
         root: A reference to a chunk list, as a file entry holds it.
+        seen: Where given, nodes that were walked before, whose chunks are left out: some
+            kilobytes of nodes that name one another over and over stand for petabytes, and
+            to check them takes no more than to look at each once.
 
     Raises:
         NotCanonical: the tree is not what a builder writes. What was yielded before it
@@ -163,11 +174,15 @@ def list_chunks(get: Callable[[ObjectId], bytes], root: Reference) -> Iterator[R
     _check_length(root, node)
     if len(node.entries) < 2 or node.length <= CHUNKED_ABOVE_BYTES:
         raise NotCanonical("the root of a chunk list has two entries and more than one chunk")
-    yield from _walk(get, node, is_last=True)
+    yield from _walk(get, node, seen, is_last=True)
 
 
 def _walk(
-    get: Callable[[ObjectId], bytes], node: ChunkList, *, is_last: bool
+    get: Callable[[ObjectId], bytes],
+    node: ChunkList,
+    seen: Seen | None,
+    *,
+    is_last: bool,
 ) -> Iterator[Reference]:
     if node.level == 0:
         yield from node.entries
@@ -175,13 +190,17 @@ def _walk(
     last = len(node.entries) - 1
     for index, entry in enumerate(node.entries):
         child_is_last = is_last and index == last
+        if seen is not None:
+            if (node.level, entry, child_is_last) in seen:
+                continue
+            seen.add((node.level, entry, child_is_last))
         child = decode_chunk_list(get(entry.oid))
         if child.level != node.level - 1:
             raise NotCanonical(f"a node of level {child.level} below one of {node.level}")
         _check_length(entry, child)
         if not child_is_last:
             _check_end(child)
-        yield from _walk(get, child, is_last=child_is_last)
+        yield from _walk(get, child, seen, is_last=child_is_last)
 
 
 def _check_length(reference: Reference, node: ChunkList) -> None:

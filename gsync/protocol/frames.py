@@ -99,6 +99,14 @@ def _type(number: int) -> FrameType:
         raise StreamBroken(f"a frame of unknown type {number}") from None
 
 
+def check_end(frame: Frame, count: int) -> None:
+    """Raise StreamBroken unless the end frame says that `count` frames came before it."""
+    match decode(frame.body, FRAME_BYTES_MAX):
+        case [said] if type(said) is int and said == count:
+            return
+    raise StreamBroken(f"the stream ends after {count} frames, and says otherwise")
+
+
 def pack_frame(pack: Pack) -> Frame:
     """Return `pack` as a frame."""
     return Frame(FrameType.PACK, encode([pack.kinds, list(pack.sizes), pack.zstd, pack.data]))

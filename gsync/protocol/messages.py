@@ -318,11 +318,13 @@ def _head(value: Any) -> tuple[int, bytes] | None:
 
 def _refs(items: list[Any]) -> dict[str, ObjectId]:
     found: dict[str, ObjectId] = {}
+    last = ""
     for item in items:
         match item:
-            case [str(name), oid] if len(found) < REFS_MAX:
+            case [str(name), oid] if len(found) < REFS_MAX and name > last:
                 check_ref_name(name)
                 found[name] = _oid(oid)
+                last = name
             case _:
                 raise _malformed("list of refs")
     return found

@@ -30,6 +30,9 @@ KEEP_ALIVE_S = 75
 STOP_S = 10
 """How long requests that run when the server is told to stop may take to finish."""
 
+HEAD_BYTES_MAX = 64 << 10
+"""Line and headers of a request, of which a client of ours sends some 300 bytes."""
+
 _BACKLOG = 1024
 
 
@@ -118,10 +121,14 @@ class _Server(uvicorn.Server):
 class _Protocol(HttpToolsProtocol):
     """Drops a client that does not finish the head of a request, which uvicorn waits for.
 
+    Nor may a head be longer than its limit: uvicorn would keep all of it, and the headers that
+    can follow a body in chunks, too, which are dropped here.
     Hands the transport to the application, so that it can drop one that takes no answer.
     """
 
     _head_deadline: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -132,18 +139,31 @@ class _Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
         super().data_received(data)
+        if self._head_deadline is not None and self._head_bytes > HEAD_BYTES_MAX:
+            self.transport.abort()
         cycle: object = self.cycle
         idle = cycle is None or self.cycle.response_complete
         if idle and self._head_deadline is None and not self.transport.is_closing():
             self._expect_head()
 
+    def on_message_begin(self) -> None:
+        self._in_body = False
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_body:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        self._in_body = True
         self._head_arrived()
         self.scope["state"]["transport"] = self.transport
         super().on_headers_complete()
 
     def _expect_head(self) -> None:
+        self._head_bytes = 0
         self._head_deadline = self.loop.call_later(STALL_S, self.transport.abort)
 
     def _head_arrived(self) -> None:

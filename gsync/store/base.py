@@ -131,8 +131,8 @@ class PackStore(ObjectStore, Protocol):
         """
         ...
 
-    def sizes(self, oids: Iterable[ObjectId]) -> dict[ObjectId, int]:
-        """Return the body size of each of `oids` that is here."""
+    def sizes(self, kind: Kind, oids: Iterable[ObjectId]) -> dict[ObjectId, int]:
+        """Return the body size of each of `oids` that is here and of that kind."""
         ...
 
 

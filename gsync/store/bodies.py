@@ -155,11 +155,12 @@ class SqliteBodies(SqliteFile):
             return asked
         return asked - find_present(self._db, asked)
 
-    def sizes(self, oids: Iterable[ObjectId]) -> dict[ObjectId, int]:
+    def sizes(self, kind: Kind, oids: Iterable[ObjectId]) -> dict[ObjectId, int]:
         asked = set(oids)
-        found = {oid: len(self._pending[oid][1]) for oid in asked if oid in self._pending}
-        places = locate(self._db, asked - found.keys())
-        return found | {oid: place.size for oid, place in places.items()}
+        pending = {oid: self._pending[oid] for oid in asked if oid in self._pending}
+        found = {oid: len(body) for oid, (stored, body) in pending.items() if stored is kind}
+        places = locate(self._db, asked - pending.keys())
+        return found | {oid: place.size for oid, place in places.items() if place.kind == kind}
 
     def _count_objects(self) -> int:
         count: int = self._select("SELECT count(*) FROM object")[0][0]

@@ -9,15 +9,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from gsync import __version__
 from gsync.errors import Denied, GsyncError, Invalid, NotFound
 from gsync.store.lock import FileLock
-from gsync.store.sql import Connect, Connection, Row, connect_sqlite3
+from gsync.store.sql import Connect, Connection, Row, StoreDamaged, connect_sqlite3
 
 APPLICATION_ID = 0x6773796E
 """`gsyn` in ASCII, at byte 68 of the file, so that file(1) can tell a store."""
 
 VERSION = 1
 
+_PAGE_BYTES_MIN = 512  # of any SQLite database that has something in it
 _CACHE_KIB = 65_536  # mapping the file into memory was measured and gains nothing
 _WAL_PAGES_MAX = 2000  # of 16 KiB: a checkpoint about every other batch of packs
 
@@ -133,9 +135,21 @@ def _check_version(db: Connection, path: Path, read_only: bool) -> int:
     application: int = db.query("PRAGMA application_id")[0][0]
     version: int = db.query("PRAGMA user_version")[0][0]
     if application != APPLICATION_ID or version < 1:
+        # Empty, or with our tables below a header that is not ours: a store, and damaged.
+        if path.stat().st_size < _PAGE_BYTES_MIN or _has_our_tables(db):
+            raise StoreDamaged(
+                f"{path} is damaged: its header is not the one of a store",
+                hint="keep the file as it is and restore the store from a remote or a copy",
+            )
         raise StoreVersion(f"{path} is a database, but no gsync store", path=str(path))
     if version > VERSION:
         writer = _writer(db)
+        if writer in (None, __version__):
+            raise StoreDamaged(
+                f"{path} is damaged: its header says version {version}, where the gsync that"
+                f" wrote it knows up to {VERSION}",
+                hint="keep the file as it is and restore the store from a remote or a copy",
+            )
         raise StoreVersion(
             f"{path} has store version {version}, where this gsync knows up to {VERSION}",
             hint=f"install gsync {writer} or later",
@@ -153,12 +167,21 @@ def _check_version(db: Connection, path: Path, read_only: bool) -> int:
     return version
 
 
-def _writer(db: Connection) -> str:
+def _has_our_tables(db: Connection) -> bool:
+    found = db.query(
+        "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN"
+        " ('about', 'object', 'pack', 'ref_log')"
+    )
+    return bool(found[0][0] == 4)
+
+
+def _writer(db: Connection) -> str | None:
+    """Return who wrote the file: `about` keeps its place in every later layout."""
     try:
         rows = db.query("SELECT value FROM about WHERE name = 'written by gsync'")
     except GsyncError:
         rows = []
-    return str(rows[0][0]) if rows else "of the version that wrote it"
+    return str(rows[0][0]) if rows else None
 
 
 def _migrate(path: Path, lock: FileLock) -> None:

@@ -75,8 +75,9 @@ class MemoryStore:
         bodies = ((kind, self.get(kind, oid)) for kind, oid in dict.fromkeys(wanted))
         yield from map(pack_objects, group_objects(bodies))
 
-    def sizes(self, oids: Iterable[ObjectId]) -> dict[ObjectId, int]:
-        return {oid: len(self._bodies[oid][1]) for oid in oids if oid in self._bodies}
+    def sizes(self, kind: Kind, oids: Iterable[ObjectId]) -> dict[ObjectId, int]:
+        found = {oid: self._bodies[oid] for oid in oids if oid in self._bodies}
+        return {oid: len(body) for oid, (stored, body) in found.items() if stored is kind}
 
     # Refs
 

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gsync.errors import Unavailable
-from gsync.objects.oid import ObjectId
+from gsync.objects.encoding import NotCanonical
+from gsync.objects.oid import OID_BYTES, ObjectId
 from gsync.store.base import LogEntry, RefMove, RefMoved
 from gsync.store.file import SqliteFile
 from gsync.store.reflog import decode_entry, encode_entry, next_entry
+from gsync.store.sql import StoreDamaged
 
 
 class CollectedMeanwhile(Unavailable):
@@ -33,11 +35,11 @@ class SqliteNames(SqliteFile):
 
     def find_ref(self, name: str) -> ObjectId | None:
         rows = self._select("SELECT target FROM ref WHERE name = ?", name)
-        return ObjectId(rows[0][0]) if rows else None
+        return self._oid("ref", rows[0][0]) if rows else None
 
     def list_refs(self) -> dict[str, ObjectId]:
         rows = self._select("SELECT name, target FROM ref ORDER BY name")
-        return {name: ObjectId(target) for name, target in rows}
+        return {str(name): self._oid("ref", target) for name, target in rows}
 
     def move_refs(
         self,
@@ -77,11 +79,11 @@ class SqliteNames(SqliteFile):
             after,
             -1 if limit is None else limit,
         )
-        return [decode_entry(entry) for (entry,) in rows]
+        return [self._entry(entry) for (entry,) in rows]
 
     def last_log_entry(self) -> LogEntry | None:
         rows = self._select("SELECT entry FROM ref_log ORDER BY seq DESC LIMIT 1")
-        return decode_entry(rows[0][0]) if rows else None
+        return self._entry(rows[0][0]) if rows else None
 
     def _append_log(
         self, moves: Sequence[RefMove], time_us: int, actor: str, why: str
@@ -107,6 +109,17 @@ class SqliteNames(SqliteFile):
         if seen is not None and self._counter("collections") != seen:
             self._collections_seen = None
             raise CollectedMeanwhile
+
+    def _entry(self, body: bytes) -> LogEntry:
+        try:
+            return decode_entry(body)
+        except (NotCanonical, TypeError) as error:
+            raise StoreDamaged(f"{self.path} is damaged: a log holds what is no entry") from error
+
+    def _oid(self, table: str, value: object) -> ObjectId:
+        if type(value) is not bytes or len(value) != OID_BYTES:
+            raise StoreDamaged(f"{self.path} is damaged: a row of {table} holds no id")
+        return ObjectId(value)
 
     # Leases and sessions
 
@@ -214,7 +227,7 @@ class SqliteNames(SqliteFile):
         rows = self._select(
             "SELECT ref, target FROM tracking WHERE remote = ? ORDER BY ref", remote
         )
-        return {ref: ObjectId(target) for ref, target in rows}
+        return {str(ref): self._oid("tracking", target) for ref, target in rows}
 
     def set_tracking(
         self,
@@ -240,7 +253,7 @@ class SqliteNames(SqliteFile):
         rows = self._select(
             "SELECT entry FROM remote_log WHERE remote = ? AND seq > ? ORDER BY seq", remote, after
         )
-        return [decode_entry(entry) for (entry,) in rows]
+        return [self._entry(entry) for (entry,) in rows]
 
     def append_remote_log(self, remote: str, entries: Sequence[LogEntry]) -> None:
         with self._writing("noting a remote log") as db:
@@ -254,7 +267,7 @@ class SqliteNames(SqliteFile):
         rows = self._select(
             "SELECT entry FROM remote_log WHERE remote = ? ORDER BY seq DESC LIMIT 1", remote
         )
-        return decode_entry(rows[0][0]) if rows else None
+        return self._entry(rows[0][0]) if rows else None
 
     def list_remotes(self) -> list[str]:
         """Return the names of the remotes of which something is kept."""

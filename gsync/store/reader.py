@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gsync.objects.oid import ObjectId
 from gsync.objects.packs import BODIES_BYTES_LIMIT, PackCorrupt, decompress
+from gsync.store.base import ObjectCorrupt
 from gsync.store.sql import Connection, Row
 
 RAW, ZSTD, DELTA = 0, 1, 2
@@ -61,6 +62,8 @@ class PackReader:
 
     def _unpack(self, pack: int, row: Row, depth: int) -> bytes:
         encoding, size, data, base, base_pack, base_offset, base_size = row
+        if type(size) is not int or type(data) is not bytes:
+            raise PackCorrupt(f"pack {pack} is a row of other types")
         if size > BODIES_BYTES_LIMIT:
             raise PackCorrupt(f"pack {pack} claims {size} bytes")
         if encoding == RAW:
@@ -71,7 +74,7 @@ class PackReader:
             if depth >= DELTA_DEPTH_MAX:
                 raise PackCorrupt(f"pack {pack} is more than {DELTA_DEPTH_MAX} deltas deep")
             below = self.find_bodies(base_pack, depth + 1) if base_pack is not None else None
-            if below is None:
+            if below is None or type(base_offset) is not int or type(base_size) is not int:
                 raise PackCorrupt(f"pack {pack} is a delta of object {base}, which is gone")
             bodies = decompress(data, size, below[base_offset : base_offset + base_size])
         else:
@@ -95,6 +98,8 @@ def locate(db: Connection, oids: Iterable[ObjectId]) -> dict[ObjectId, Place]:
         for oid, kind, pack, offset, size in db.query(
             f'SELECT oid, kind, pack, "offset", size FROM object WHERE oid IN ({marks})', some
         ):
+            if not type(pack) is type(offset) is type(size) is int:
+                raise ObjectCorrupt(ObjectId(oid), "its row says no place in the store")
             found[ObjectId(oid)] = Place(kind, pack, offset, size)
     return found
 

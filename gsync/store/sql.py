@@ -130,9 +130,15 @@ class _Apsw:
         self._db.close()
 
 
+_NOT_OUR_FILE = ("no such table", "no such column", "unsupported file format")
+"""What SQLite calls an error of the statement; ours are right for every file that is whole."""
+
+
 def translated(error: Exception, path: Path) -> GsyncError:
     """Return what either library said of the file at `path` as one of the seven kinds."""
     code = getattr(error, "sqlite_errorcode", None) or getattr(error, "result", None) or 0
+    if code & 0xFF == 1 and str(error).startswith(_NOT_OUR_FILE):
+        code = 11
     match code & 0xFF:
         case 11 | 26:
             return StoreDamaged(

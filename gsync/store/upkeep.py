@@ -13,6 +13,33 @@ from gsync.store.reader import DELTA, RAW, ZSTD, PackReader
 
 _PAGE_ROWS = 4096
 
+_OID = "typeof({0}) = 'blob' AND length({0}) = 32"
+_NUMBER = "typeof({0}) = 'integer' AND {0} >= 0"
+_TEXT, _BYTES = "typeof({0}) = 'text'", "typeof({0}) = 'blob'"
+
+
+def _rule(**columns: str) -> str:
+    rules = [rule.format(f'"{column}"') for column, rule in columns.items()]
+    return " AND ".join(f"({rule})" for rule in rules)
+
+
+_ROWS = {
+    "object": _rule(oid=_OID, kind=_NUMBER, pack=_NUMBER, offset=_NUMBER, size=_NUMBER),
+    "pack": _rule(encoding=_NUMBER, depth=_NUMBER, size=_NUMBER, data=_BYTES)
+    + " AND (base IS NULL OR typeof(base) = 'integer')",
+    "ref": _rule(name=_TEXT, target=_OID),
+    "ref_log": _rule(entry=_BYTES, hash=_OID),
+    "lease": _rule(session=_TEXT, oid=_OID, expires_us=_NUMBER),
+    "session": _rule(session=_TEXT, floor=_NUMBER, expires_us=_NUMBER),
+    "session_frame": _rule(session=_TEXT, frame=_BYTES),
+    "state": _rule(name=_TEXT, value=_BYTES),
+    "tracking": _rule(remote=_TEXT, ref=_TEXT, target=_OID),
+    "remote_log": _rule(remote=_TEXT, seq=_NUMBER, entry=_BYTES),
+    "scan_dir": _rule(path=_BYTES, body=_BYTES),
+    "counter": _rule(name=_TEXT, value=_NUMBER),
+}
+"""What a row of each table is: a damaged page can be whole to SQLite and hold anything."""
+
 Keep = Collection[ObjectId] | Callable[[ObjectId], bool]
 
 
@@ -284,6 +311,15 @@ class SqliteUpkeep(SqliteBodies):
         """Return what SQLite's own check finds wrong with the file: nothing, as a rule."""
         rows = self._select("PRAGMA integrity_check(20)")
         return [text for (text,) in rows if text != "ok"]
+
+    def check_rows(self) -> list[str]:
+        """Return which tables have rows of other types than gsync writes: none, as a rule."""
+        found = []
+        for table, rule in _ROWS.items():
+            ((count,),) = self._select(f"SELECT count(*) FROM {table} WHERE NOT ({rule})")
+            if count:
+                found.append(f"{count} rows of {table} are not what gsync writes")
+        return found
 
     # Counting
 

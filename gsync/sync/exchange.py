@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from gsync.config import Limits as ConfigLimits
 from gsync.errors import Conflict, Invalid, NotFound, Unavailable
-from gsync.objects.oid import ObjectId
-from gsync.protocol.frames import Frame, FrameType
+from gsync.objects.oid import Kind, ObjectId
+from gsync.protocol.frames import Frame, FrameType, StreamBroken
 from gsync.protocol.messages import (
     Announcement,
     Begin,
@@ -51,7 +51,7 @@ from gsync.transfer.history import (
     remember_forgotten,
 )
 from gsync.transfer.negotiate import fetch_by_level, take_stream
-from gsync.transfer.receive import Receiver
+from gsync.transfer.receive import Incomplete, Receiver
 from gsync.transfer.send import objects_in, send_manifests
 from gsync.urls import PathUrl, parse_url
 
@@ -62,6 +62,9 @@ if TYPE_CHECKING:
 # A push that fits goes with its announcement in one request; a longer one is begun first.
 ONE_REQUEST_BYTES = 1 << 20
 PULL_ATTEMPTS = 3
+
+PART_BYTES_MAX = 64 << 20
+"""A quarter of a part is held in memory, so a server's limit is not believed beyond this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,7 @@ class _Exchange:
     def fetch(self, welcome: Welcome) -> None:
         """Bring the manifests of all the remote's refs, and remember where they point."""
         store = self.repo.store
-        wants = sorted(store.missing(set(welcome.refs.values())))
+        wants = sorted(_lacking(store, welcome.refs))
         if wants:
             tips = [*store.list_refs().values(), *store.tracking(self.remote).values()]
             haves = choose_haves(store, tips, welcome.limits.have_max)
@@ -171,6 +174,8 @@ class _Exchange:
                 self._fetch_stream(receiver, wants, haves)
             self.received += receiver.objects
             remember_forgotten(store, receiver.forgotten)
+            for oid in _lacking(store, welcome.refs):  # a stream that ends well may leave out all
+                raise Incomplete(Kind.MANIFEST, oid)
         self.repo.see(self.remote, welcome.refs)
 
     def _fetch_stream(
@@ -213,9 +218,15 @@ class _Exchange:
         else:
             held = self.connection.begin(Begin(session, sorted(known)))
             taken = Taken(0, [])
-            for part in _parts(chain(head, rest, [announcement]), welcome.limits.part_bytes, held):
+            part_bytes = min(welcome.limits.part_bytes, PART_BYTES_MAX)
+            for part in _parts(chain(head, rest, [announcement]), part_bytes, held):
                 taken = self.connection.frames(session, part)
         entries = [decode_entry(body) for body in taken.entries]
+        if [(entry.ref, entry.old, entry.new) for entry in entries] != moves:
+            raise StreamBroken(
+                f"{self.remote} took the push, and its log entries are not those of its moves",
+                hint=f"'gsync fetch {self.remote}' says where its refs are now",
+            )
         kept = store.last_remote_entry(self.remote)
         try:
             check_chain(entries, kept)
@@ -259,6 +270,11 @@ class _Exchange:
             changes=tuple(changes),
             refs=tuple(refs),
         )
+
+
+def _lacking(store: SqliteStore, refs: Mapping[str, ObjectId]) -> set[ObjectId]:
+    """Return where `refs` point and no manifest is here; another object does not count."""
+    return set(refs.values()) - store.sizes(Kind.MANIFEST, refs.values()).keys()
 
 
 def _is_stranger(repo: Repository, welcome: Welcome) -> bool:

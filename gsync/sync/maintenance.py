@@ -80,6 +80,8 @@ def verify(
     """
     found = Verified()
     _verify_database(store, found)
+    if store.check_rows():
+        return found  # nothing can be read out of such rows
     found.objects, found.bytes = store.totals()
     if not quick:
         for done, (oid, problem) in enumerate(store.check_objects()):
@@ -93,7 +95,7 @@ def verify(
 
 
 def _verify_database(store: SqliteStore, found: Verified) -> None:
-    for text in store.check_database():
+    for text in (*store.check_database(), *store.check_rows()):
         found.problems.append(Problem("damaged", "store.db", text))
 
 
@@ -198,7 +200,10 @@ def _walk_nodes(
 
 
 def _absent(store: SqliteStore, wanted: dict[ObjectId, Kind], where: str) -> Iterator[Problem]:
-    absent = store.missing(wanted)
+    present: set[ObjectId] = set()
+    for kind in set(wanted.values()):
+        present |= store.sizes(kind, [oid for oid, of in wanted.items() if of is kind]).keys()
+    absent = wanted.keys() - present
     for oid in sorted(absent):
         yield Problem(
             "missing", oid.hex(), f"{wanted[oid].name.lower()} {where} is not in the store"
@@ -210,7 +215,7 @@ def _absent(store: SqliteStore, wanted: dict[ObjectId, Kind], where: str) -> Ite
 
 def _absent_chunks(store: SqliteStore, oid: ObjectId, where: str) -> Iterator[Problem]:
     try:
-        below = dict(_chunks(store, oid))
+        below = dict(_chunks(store, oid, {oid}))
     except GsyncError as error:
         yield _problem(error, oid, where)
         return
@@ -218,11 +223,16 @@ def _absent_chunks(store: SqliteStore, oid: ObjectId, where: str) -> Iterator[Pr
         yield Problem("missing", chunk.hex(), f"chunk {where} is not in the store")
 
 
-def _chunks(store: ObjectReader, oid: ObjectId) -> Iterator[tuple[ObjectId, Kind]]:
+def _chunks(
+    store: ObjectReader, oid: ObjectId, seen: set[ObjectId]
+) -> Iterator[tuple[ObjectId, Kind]]:
     for kind, below in references(Kind.CHUNK_LIST, store.get(Kind.CHUNK_LIST, oid)):
+        if below in seen:
+            continue
+        seen.add(below)
         yield below, kind
         if kind is Kind.CHUNK_LIST:
-            yield from _chunks(store, below)
+            yield from _chunks(store, below, seen)
 
 
 def _problem(error: GsyncError, oid: ObjectId, where: str) -> Problem:
@@ -255,9 +265,10 @@ def _verify_logs(store: SqliteStore, found: Verified) -> None:
             check_chain(entries)
         except Corrupt as error:
             found.problems.append(Problem("log", name, error.message))
-    current = {entry.ref: entry.new for entry in store.list_log()}
-    for name, oid in store.list_refs().items():
-        if current.get(name) != oid:
+    left = {entry.ref: entry.new for entry in store.list_log() if entry.ref != "forget"}
+    refs = store.list_refs()
+    for name in sorted(left.keys() | refs.keys()):
+        if left.get(name) != refs.get(name):
             found.problems.append(Problem("log", name, "the ref is not where its log left it"))
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from gsync.errors import Conflict, GsyncError, Invalid, NotFound, Unavailable
 from gsync.objects.encoding import decode_trusted, encode
 from gsync.objects.oid import Kind, ObjectId
-from gsync.protocol.frames import Frame, FrameType, StreamBroken
+from gsync.protocol.frames import Frame, FrameType, StreamBroken, check_end
 from gsync.protocol.messages import (
     VERSION,
     Announcement,
@@ -170,7 +170,7 @@ class Answerer:
 
     def begin(self, begin: Begin) -> set[bytes]:
         """Pin what a push builds on, and return the frames of it that arrived before."""
-        absent = self._store.missing(begin.bases)
+        absent = set(begin.bases) - self._store.sizes(Kind.MANIFEST, begin.bases).keys()
         if absent:
             raise Conflict(
                 f"manifest {min(absent).hex()[:12]} is not on the server any more",
@@ -214,6 +214,7 @@ class Answerer:
                     taken = self._move(announcement)
                     ended = True
                 elif frame.type is FrameType.END:
+                    check_end(frame, count)
                     ended = True
                 else:
                     receiver.take(frame)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 
-from gsync.objects.encoding import decode_trusted
 from gsync.objects.model import references
 from gsync.objects.oid import Kind, ObjectId, object_id
 from gsync.objects.packs import unpack_objects
-from gsync.protocol.frames import Frame, FrameType, StreamBroken, decode_pack
+from gsync.protocol.frames import Frame, FrameType, StreamBroken, check_end, decode_pack
 from gsync.store.base import PackStore
 from gsync.transfer.receive import (
     Incomplete,
@@ -29,8 +28,7 @@ def take_stream(receiver: Receiver, frames: Iterable[Frame]) -> int:
     count = 0
     for frame in frames:
         if frame.type is FrameType.END:
-            if decode_trusted(frame.body) != [count]:
-                raise StreamBroken(f"the stream ends after {count} frames, and says otherwise")
+            check_end(frame, count)
             return count
         receiver.take(frame)
         count += 1
@@ -128,6 +126,7 @@ def _bodies(frames: Iterable[Frame], receiver: Receiver) -> Iterator[tuple[Kind,
     count = 0
     for frame in frames:
         if frame.type is FrameType.END:
+            check_end(frame, count)
             return
         count += 1
         if frame.type is FrameType.MANIFESTS:

@@ -16,7 +16,7 @@ from gsync.errors import Corrupt, Invalid
 from gsync.maps.check import check_map
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP, MapReader, count_entries, edit_map
-from gsync.objects.chunk_list import decode_chunk_list, list_chunks
+from gsync.objects.chunk_list import Seen, decode_chunk_list, list_chunks
 from gsync.objects.encoding import NotCanonical, Reference, decode, decode_trusted
 from gsync.objects.model import (
     BODY_BYTES_MAX,
@@ -236,7 +236,7 @@ def check_closure(
             not what page 11 does.
     """
     try:
-        absent = store.missing(manifest.parents)
+        absent = set(manifest.parents) - store.sizes(Kind.MANIFEST, manifest.parents).keys()
         for parent in absent - set(forgotten):
             raise Incomplete(Kind.MANIFEST, parent)
         base = None
@@ -294,33 +294,35 @@ def _check_schema(store: PackStore, old: Collection | None, new: Collection) -> 
 
 
 def _check_present(store: PackStore, references: Iterable[Reference]) -> None:
-    batch: dict[ObjectId, Reference] = {}
+    # By all of it: one of two references to an object may lie about its length.
+    batch: set[Reference] = set()
     for ref in _with_chunks(store, references):
-        batch[ref.oid] = ref
+        batch.add(ref)
         if len(batch) >= _CHECK_BATCH:
             _check_batch(store, batch)
-            batch = {}
+            batch = set()
     _check_batch(store, batch)
 
 
 def _with_chunks(store: PackStore, references: Iterable[Reference]) -> Iterator[Reference]:
+    seen: Seen = set()
     for ref in references:
         if ref.kind not in (Kind.BLOB, Kind.CHUNK_LIST):
             raise Invalid(f"a value refers to a {ref.kind.name.lower()}, where contents may stand")
         if ref.kind is Kind.CHUNK_LIST:
-            yield from list_chunks(lambda oid: store.get(Kind.CHUNK_LIST, oid), ref)
+            yield from list_chunks(lambda oid: store.get(Kind.CHUNK_LIST, oid), ref, seen)
         else:
             yield ref
 
 
-def _check_batch(store: PackStore, batch: dict[ObjectId, Reference]) -> None:
-    sizes = store.sizes(batch)
-    for oid, ref in batch.items():
-        size = sizes.get(oid)
+def _check_batch(store: PackStore, batch: set[Reference]) -> None:
+    sizes = store.sizes(Kind.BLOB, [ref.oid for ref in batch])
+    for ref in batch:
+        size = sizes.get(ref.oid)
         if size is None:
-            raise Incomplete(ref.kind, oid)
-        if ref.kind is Kind.BLOB and size != ref.length:
-            raise Invalid(f"blob {oid.hex()} has {size} bytes, where {ref.length} are named")
+            raise Incomplete(ref.kind, ref.oid)
+        if size != ref.length:
+            raise Invalid(f"blob {ref.oid.hex()} has {size} bytes, where {ref.length} are named")
 
 
 def check_structure(kind: Kind, body: bytes) -> None:

@@ -24,6 +24,7 @@ from gsync.store.file import StoreVersion
 from gsync.store.lock import FileLock, StoreBusy
 from gsync.store.names import CollectedMeanwhile
 from gsync.store.schema import StoreExists
+from gsync.store.sql import StoreDamaged
 from gsync.store.sqlite import SqliteStore
 from gsync.store.upkeep import RootsMoved
 
@@ -186,6 +187,75 @@ def test_what_is_no_store_is_refused(path: Path) -> None:
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(GsyncError):
         SqliteStore.open(path)
+
+
+@pytest.mark.parametrize("size", [None, 0, 50, 100])
+def test_a_destroyed_header_is_damage(path: Path, size: int | None) -> None:
+    """A store whose header says that it is none is corrupt, not another program's database."""
+    with SqliteStore.create(path) as store:
+        store.put(Kind.BLOB, b"x")
+    body = bytearray(path.read_bytes())
+    body[68:72] = b"\0\0\0\0"  # application_id
+    path.write_bytes(bytes(body)[:size])
+    with pytest.raises(StoreDamaged):
+        SqliteStore.open(path)
+    assert path.stat().st_size == (len(body) if size is None else size)
+
+
+def test_a_version_that_its_writer_does_not_know_is_damage(path: Path) -> None:
+    """No gsync writes a version beyond the one it knows."""
+    with SqliteStore.create(path):
+        pass
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 65537")
+    db.close()
+    with pytest.raises(StoreDamaged):
+        SqliteStore.open(path)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("object", "size"),
+        ("object", "kind"),
+        ("pack", "data"),
+        ("ref", "target"),
+        ("state", "value"),
+    ],
+)
+def test_rows_of_other_types_are_damage(path: Path, table: str, column: str) -> None:
+    """A page can be whole to SQLite and hold rows that gsync never wrote: they are seen."""
+    with SqliteStore.create(path) as store:
+        oid = store.put(Kind.BLOB, b"x")
+        store.move_refs([RefMove("main", None, oid)], time_us=1, actor="", why="")
+        store.set_states({"a": b"b"})
+        assert store.check_rows() == []
+        store._db.query(f'UPDATE "{table}" SET "{column}" = ?', ("text",))
+        assert store.check_rows() == [f"1 rows of {table} are not what gsync writes"]
+        if table != "state":
+            with pytest.raises(GsyncError):
+                store.find_ref("main")
+                SqliteStore.open(path).get(Kind.BLOB, oid)
+
+
+@pytest.mark.parametrize("value", ["text", b"garbage", 5])
+def test_a_log_of_what_is_no_entry_is_damage(path: Path, value: object) -> None:
+    """An entry that nobody wrote is damage of the store, and not a mistake of whoever reads it."""
+    with SqliteStore.create(path) as store:
+        oid = store.put(Kind.BLOB, b"x")
+        store.append_remote_log(
+            "there", store.move_refs([RefMove("main", None, oid)], time_us=1, actor="", why="")
+        )
+        store._db.query("UPDATE ref_log SET entry = ?", (value,))
+        store._db.query("UPDATE remote_log SET entry = ?", (value,))
+        for read in (
+            store.list_log,
+            store.last_log_entry,
+            lambda: store.remote_log("there"),
+            lambda: store.last_remote_entry("there"),
+        ):
+            with pytest.raises(StoreDamaged):
+                read()
 
 
 def test_an_older_store_is_migrated_after_a_copy(

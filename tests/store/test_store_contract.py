@@ -87,7 +87,8 @@ def test_missing_objects_are_named(store: Any) -> None:
             list(store.export_packs([(kind, oid)]))
         store.flush()
     assert store.missing([here]) == set()
-    assert store.sizes([here, A]) == {here: 4}
+    assert store.sizes(Kind.NODE, [here, A]) == {here: 4}
+    assert store.sizes(Kind.BLOB, [here, A]) == {}
 
 
 def test_missing_of_many(store: Any) -> None:

@@ -356,6 +356,35 @@ def test_any_stream_is_read_or_refused(data: bytes) -> None:
             pass
 
 
+def test_both_of_two_references_are_checked() -> None:
+    """A reference that lies about a length is not hidden by a right one to the same content."""
+    for lengths in ((5, 4), (4, 5)):
+        store = MemoryStore()
+        oid = store.put(Kind.BLOB, b"four")
+        refs = [Reference(Kind.BLOB, oid, length) for length in lengths]
+        values = [encode_entry(FileEntry(EntryType.FILE, ref.length, ref)) for ref in refs]
+        root = build_map(store, zip([b"a", b"b"], values, strict=True))
+        body = encode_manifest(Manifest((), (Collection("files", root, 2),), "", 0, ""))
+        refused(contents(store, [store.put(Kind.MANIFEST, body)], []), Invalid)
+
+
+def test_what_is_named_is_of_the_kind_it_is_named_as() -> None:
+    """A manifest is no content, and a content no parent, base or target."""
+    server = MemoryStore()
+    first = commit(server, {b"a": b"1"})
+    size = len(server.get(Kind.MANIFEST, first))
+    entry = FileEntry(EntryType.FILE, size, Reference(Kind.BLOB, first, size))
+    root = build_map(server, [(b"a", encode_entry(entry))])
+    blob = blob_id(b"1")
+    for parents, tree in (((first,), root), ((first, blob), None), ((blob,), None)):
+        files = () if tree is None else (Collection("files", tree, 1),)
+        frame = encode([[encode_manifest(Manifest(parents, files, "", 0, ""))], []])
+        refused([Frame(FrameType.MANIFESTS, frame)], Incomplete, server)
+    with pytest.raises(Conflict):
+        answerer(server).begin(Begin(b"s" * 16, [blob]))
+    assert server.leased(0) == set()
+
+
 def test_cut_streams_and_long_frames_are_refused() -> None:
     """A stream cut at any byte, or with a frame beyond the limit, is not taken for whole."""
     store = MemoryStore()
