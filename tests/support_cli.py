@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import stat
@@ -64,6 +66,21 @@ def gsync_in(folder: Path, *args: str | bytes, code: int = 0, **env: str) -> Don
     assert done.code == code, (args, done)
     assert "Traceback" not in done.err
     return done
+
+
+def run_here(folder: Path, *args: str) -> tuple[int, bytes, str]:
+    """Run the command in this process, which takes a tenth of the time; code and what it said."""
+    from gsync.cli.main import run
+
+    here, err = os.getcwd(), io.StringIO()
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="", write_through=True)
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = run(args)
+    finally:
+        os.chdir(here)
+    return code, out.buffer.getvalue(), err.getvalue()
 
 
 def json_in(folder: Path, *args: str | bytes, code: int = 0, **env: str) -> Any:

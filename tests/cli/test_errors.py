@@ -22,6 +22,7 @@ from support_cli import (
     make_repository,
     read_tree,
     refused,
+    run_here,
     start,
     write,
 )
@@ -169,6 +170,30 @@ def test_flipped_byte(tmp_path: Path) -> None:
     gsync_in(tmp_path, "restore", "--to", str(tmp_path.parent / f"{tmp_path.name}-out"), code=6)
     gsync_in(tmp_path, "log")
     assert (tmp_path / "noise").read_bytes() == noise
+
+
+def test_lost_ref(tmp_path: Path) -> None:
+    """A ref that its log knows and that is gone is a problem."""
+    make_repository(tmp_path)
+    gsync_in(tmp_path, "tag", "v1")
+    with closing(apsw.Connection(str(tmp_path / ".gsync" / "store.db"))) as db:
+        db.execute("DELETE FROM ref WHERE name = 'tags/v1'")
+    problems = json_in(tmp_path, "verify", code=6)["problems"]
+    assert [(problem["kind"], problem["id"]) for problem in problems] == [("log", "tags/v1")]
+
+
+@pytest.mark.parametrize("size", [0, 1, 99, 5000])
+def test_store_that_was_cut(tmp_path: Path, size: int) -> None:
+    """A store.db that was cut, down to nothing, is corrupt for every command, and stays so."""
+    make_repository(tmp_path)
+    store = tmp_path / ".gsync" / "store.db"
+    with closing(apsw.Connection(str(store))) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    os.truncate(store, size)
+    for command in (("log",), ("verify",), ("cat", "HEAD:a.txt"), ("snapshot", "-m", "x")):
+        code, out, err = run_here(tmp_path, *command)
+        assert (code, out) == (6, b""), err
+    assert store.stat().st_size == size
 
 
 def test_store_that_is_no_store(tmp_path: Path) -> None:

@@ -24,6 +24,25 @@ from gsync.objects.chunk_list import (
 from gsync.objects.encoding import NotCanonical, Reference
 from gsync.objects.oid import Kind, ObjectId, object_id
 
+
+def test_nodes_that_were_walked_are_left_out() -> None:
+    """A tree that names one node 512 times over is checked with one look at each node."""
+    chunk = Reference(Kind.BLOB, ObjectId(b"c" * 32), 8192)
+    leaf = encode_chunk_list(ChunkList(0, (chunk,) * 512))
+    below = Reference(Kind.CHUNK_LIST, object_id(Kind.CHUNK_LIST, leaf), 512 * 8192)
+    top = encode_chunk_list(ChunkList(1, (below,) * 512))
+    root = Reference(Kind.CHUNK_LIST, object_id(Kind.CHUNK_LIST, top), 512 * below.length)
+    bodies, reads = {below.oid: leaf, root.oid: top}, list[ObjectId]()
+
+    def get(oid: ObjectId) -> bytes:
+        reads.append(oid)
+        return bodies[oid]
+
+    chunks = list(list_chunks(get, root, set()))
+    assert set(chunks) == {chunk}
+    assert reads == [root.oid, below.oid, below.oid]  # in the middle, and as the last
+
+
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "spec" / "vectors" / "chunking.json").read_text()
 )

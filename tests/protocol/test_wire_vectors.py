@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gsync.errors import GsyncError
+from gsync.errors import GsyncError, Invalid
 from gsync.objects.encoding import decode, encode
 from gsync.protocol import messages
 from gsync.protocol.frames import (
@@ -87,3 +87,16 @@ def test_rejected(case: dict[str, Any]) -> None:
     """What the page forbids raises one of our errors."""
     with pytest.raises(GsyncError):
         DECODE[case["kind"]](bytes.fromhex(case["hex"]))
+
+
+def test_refs_come_once_in_order() -> None:
+    """A list of refs has one encoding: a name twice, or out of order, is refused."""
+    good = ["deploy/a", "main", "tags/a"]
+    for names in (["main", "main"], ["main", "deploy/a"], good[::-1]):
+        refs = [[name, bytes(32)] for name in names]
+        with pytest.raises(Invalid):
+            messages.decode_welcome(encode([1, 1, [1, 1, 1, 1, 1], refs, None, []]))
+    refs = [[name, bytes(32)] for name in good]
+    assert (
+        list(messages.decode_welcome(encode([1, 1, [1, 1, 1, 1, 1], refs, None, []])).refs) == good
+    )
