@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
@@ -20,18 +21,23 @@ class Proxy:
         sent: Bytes from clients so far.
         received: Bytes from the server so far.
         connections: How many clients have connected.
+        cuts: How many were cut.
         delay_s: How long each piece is held back.
         drop: How many of the next connections are closed at once.
-        cut_sent: Cut the connection, once, when so many bytes have come from clients.
+        cut_sent: Cut the connection, once, when so many bytes from clients have passed: exactly.
         cut_received: The same for bytes from the server.
+        at_sent: What to do, once, when so many bytes have come from clients.
+        more_cuts: Where the connections after the one that is cut are cut, rising.
     """
 
     def __init__(self, port: int) -> None:
-        self.sent = self.received = self.connections = 0
+        self.sent = self.received = self.connections = self.cuts = 0
         self.delay_s = 0.0
         self.drop = 0
         self.cut_sent: int | None = None
         self.cut_received: int | None = None
+        self.more_cuts: list[int] = []
+        self.at_sent: tuple[int, Callable[[], object]] | None = None
         self._target = ("127.0.0.1", port)
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -56,7 +62,7 @@ class Proxy:
     def reset(self) -> None:
         """Count from zero."""
         with self._lock:
-            self.sent = self.received = self.connections = 0
+            self.sent = self.received = self.connections = self.cuts = 0
 
     def _start(self, target, *args) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
@@ -92,9 +98,14 @@ class Proxy:
     def _pump(self, source: socket.socket, target: socket.socket, name: str) -> None:
         try:
             while data := source.recv(_BYTES):
+                if self.at_sent and self.sent >= self.at_sent[0]:
+                    act, self.at_sent = self.at_sent[1], None
+                    act()
                 if self.delay_s:
                     time.sleep(self.delay_s)
-                if self._count(name, len(data)):
+                passing = self._count(name, len(data))
+                if passing is not None:
+                    target.sendall(data[:passing])
                     _close(source)
                     _close(target)
                     return
@@ -105,16 +116,19 @@ class Proxy:
             _close(source)
             _close(target)
 
-    def _count(self, name: str, size: int) -> bool:
-        """Count what passes; return whether this is where to cut."""
+    def _count(self, name: str, size: int) -> int | None:
+        """Count what passes; return None for all of it, or after how many bytes to cut."""
         with self._lock:
-            total = getattr(self, name) + size
-            setattr(self, name, total)
-            limit = getattr(self, f"cut_{name}")
-            if limit is None or total < limit:
-                return False
-            setattr(self, f"cut_{name}", None)
-            return True
+            before: int = getattr(self, name)
+            limit: int | None = getattr(self, f"cut_{name}")
+            if limit is None or before + size < limit:
+                setattr(self, name, before + size)
+                return None
+            passing = max(0, limit - before)
+            setattr(self, name, before + passing)
+            setattr(self, f"cut_{name}", self.more_cuts.pop(0) if self.more_cuts else None)
+            self.cuts += 1
+            return passing
 
 
 def _close(each: socket.socket) -> None:

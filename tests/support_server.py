@@ -22,6 +22,7 @@ from gsync.protocol.messages import Announcement, Fetch, Hello, Taken, encode_an
 from gsync.remotes.base import Connection
 from gsync.remotes.http import HttpRemote
 from gsync.server.auth import Accounts
+from gsync.store.base import ObjectStore
 from gsync.store.memory import MemoryStore
 from gsync.transfer.history import order_new
 from gsync.transfer.negotiate import take_stream
@@ -128,7 +129,7 @@ def running_server(
 Tree = dict[bytes, bytes]
 
 
-def commit(store: MemoryStore, tree: Tree, parents: tuple[ObjectId, ...] = ()) -> ObjectId:
+def commit(store: ObjectStore, tree: Tree, parents: tuple[ObjectId, ...] = ()) -> ObjectId:
     """A manifest over small files."""
     entries = []
     for path, content in sorted(tree.items()):

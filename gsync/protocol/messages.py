@@ -26,6 +26,11 @@ MESSAGE_BYTES_MAX = 1 << 20
 SESSION_BYTES = 16
 REFS_MAX = 10_000
 
+HELD_MAX = 100_000
+"""Names of frames in a fetch: some 25 GB of contents."""
+
+FETCH_BYTES_MAX = 4 << 20
+
 REF_NAME = re.compile(r"main|(deploy|tags)/[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 KINDS: dict[str, type[GsyncError]] = {
@@ -82,10 +87,11 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Manifests wanted, and manifests the client has."""
+    """Manifests wanted, manifests the client has, and names of frames that came before."""
 
     wants: list[ObjectId]
     haves: list[ObjectId]
+    held: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +195,22 @@ def decode_entries(body: bytes) -> list[bytes]:
 
 def encode_fetch(fetch: Fetch) -> bytes:
     """Return the message of `fetch`."""
-    return encode([1, fetch.wants, fetch.haves])
+    held = [sorted(fetch.held)] if fetch.held else []
+    return encode([1, fetch.wants, fetch.haves, *held])
 
 
 def decode_fetch(body: bytes) -> Fetch:
     """Return the fetch that `body` encodes, or raise Invalid."""
-    match _message(body):
-        case [1, list(wants), list(haves)] if len(wants) <= REFS_MAX and len(haves) <= 256:
-            return Fetch([_oid(want) for want in wants], [_oid(have) for have in haves])
+    match _message(body, FETCH_BYTES_MAX):
+        case [1, list(wants), list(haves), *rest] if len(wants) <= REFS_MAX and len(haves) <= 256:
+            match rest:
+                case []:
+                    held: list[bytes] = []
+                case [[_, *_] as names] if len(names) <= HELD_MAX:
+                    held = [_oid(name) for name in names]
+                case _:
+                    raise _malformed("fetch")
+            return Fetch([_oid(want) for want in wants], [_oid(have) for have in haves], held)
     raise _malformed("fetch")
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from gsync.objects.oid import Kind, ObjectId
 from gsync.protocol.frames import Frame
 from gsync.protocol.messages import Begin, Fetch, Hello, Taken, Welcome
+
+T = TypeVar("T")
 
 MakeFrames = Callable[[], Iterable[Frame]]
 """Starts a stream of frames; called again for each attempt."""
@@ -73,6 +75,17 @@ class Connection(Protocol):
 
     def frames(self, session: bytes, make_frames: MakeFrames) -> Taken:
         """Send a stream of frames; return what the other side made of it."""
+        ...
+
+    def retry(self, attempt: Callable[[], T], progress: Callable[[], int] = ...) -> T:
+        """Return what `attempt` returns, tried again while that makes sense.
+
+        What it asks of this connection is then not tried again by itself.
+
+        Args:
+            progress: How far the attempts have come. When one got further than those before,
+                attempts are counted anew.
+        """
         ...
 
     def close(self) -> None:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -50,7 +49,7 @@ from gsync.protocol.messages import (
     encode_log,
     encode_wants,
 )
-from gsync.remotes.base import MakeFrames, Traffic
+from gsync.remotes.base import MakeFrames, T, Traffic
 from gsync.remotes.counting import CountingAdapter
 from gsync.urls import HttpUrl, parse_url
 
@@ -87,8 +86,6 @@ STATUS: dict[int, type[GsyncError]] = {
     504: Unavailable,
 }
 """What a status means where no message says it: something between us and the server answered."""
-
-T = TypeVar("T")
 
 
 class ServerBusy(Unavailable):
@@ -133,6 +130,7 @@ class HttpRemote:
         rand: Callable[[], float] = random.random,
     ) -> None:
         self._attempts = attempts
+        self._trying = False
         where = parse_url(url, insecure_http=insecure_http)
         if not isinstance(where, HttpUrl):
             raise Invalid("not the URL of a server: expected http(s)://HOST[:PORT]/TENANT")
@@ -177,7 +175,38 @@ class HttpRemote:
         """Send a stream of frames, anew for each attempt; return what the server made of it."""
         self.traffic.count_part()
         name = f"frames/{session.hex()}"
-        return decode_taken(self._retry(lambda: self._read(name, _join(make_frames()))))
+        return decode_taken(self.retry(lambda: self._read(name, _join(make_frames()))))
+
+    def retry(self, attempt: Callable[[], T], progress: Callable[[], int] = int) -> T:
+        """Return what `attempt` returns, or raise its error when more attempts are no use.
+
+        Inside another attempt it is the outer one that is tried again.
+        """
+        if self._trying:
+            return attempt()
+        self._trying = True
+        try:
+            return self._retry(attempt, progress)
+        finally:
+            self._trying = False
+
+    def _retry(self, attempt: Callable[[], T], progress: Callable[[], int]) -> T:
+        failures, before = 0, progress()
+        while True:
+            try:
+                return attempt()
+            except Unavailable as error:
+                now = progress()
+                failures = 1 if now > before else failures + 1
+                before = max(now, before)
+                if failures >= self._attempts:
+                    raise
+                wait_s = self._rand() * min(BACKOFF_MAX_S, BACKOFF_S * 2**failures)
+                if isinstance(error, ServerBusy):
+                    if error.retry_after_s > RETRY_AFTER_MAX_S:
+                        raise
+                    wait_s += error.retry_after_s
+                self._sleep(wait_s)
 
     def close(self) -> None:
         """Close the connection."""
@@ -185,7 +214,7 @@ class HttpRemote:
 
     def _ask(self, name: str, message: bytes) -> bytes:
         self.traffic.count_request()
-        return self._retry(lambda: self._read(name, message))
+        return self.retry(lambda: self._read(name, message))
 
     def _read(self, name: str, body: bytes | Iterator[bytes]) -> bytes:
         with self._translated():
@@ -202,7 +231,7 @@ class HttpRemote:
             with self._translated():
                 return self._post(name, message)
 
-        return self._read_stream(self._retry(start))
+        return self._read_stream(self.retry(start))
 
     def _read_stream(self, response: requests.Response) -> Iterator[Frame]:
         """Yield the frames of an answer; the last only when the answer is known to end there.
@@ -239,20 +268,6 @@ class HttpRemote:
             response.close()
             raise
         return response
-
-    def _retry(self, attempt: Callable[[], T]) -> T:
-        """Return what `attempt` returns, or raise its error when more attempts are no use."""
-        for number in range(1, self._attempts):
-            try:
-                return attempt()
-            except Unavailable as error:
-                wait_s = self._rand() * min(BACKOFF_MAX_S, BACKOFF_S * 2**number)
-                if isinstance(error, ServerBusy):
-                    if error.retry_after_s > RETRY_AFTER_MAX_S:
-                        raise
-                    wait_s += error.retry_after_s
-                self._sleep(wait_s)
-        return attempt()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -309,7 +324,7 @@ def _read_all(response: requests.Response, bytes_max: int) -> bytes:
 def _check_answer(response: requests.Response, url: str) -> None:
     """Raise unless a gsync server has answered with success."""
     status, is_ours = response.status_code, _is_ours(response)
-    if status == 200 and is_ours:
+    if status == 200 and is_ours and _has_length(response):
         return
     if 300 <= status < 400:
         location = response.headers.get("Location", "nowhere")[:200]
@@ -317,7 +332,10 @@ def _check_answer(response: requests.Response, url: str) -> None:
             f"{url} redirects to {location!r}, which is not followed",
             hint="use the address that the server itself has",
         )
-    error = decode_error(_read_all(response, _ERROR_BYTES_MAX)) if is_ours else None
+    body = _read_some(response, _ERROR_BYTES_MAX)  # raises what is cut off, the head included
+    if not body and not _has_length(response):
+        raise Unavailable(f"{url} broke off in the middle of an answer")
+    error = decode_error(body) if is_ours else None
     if error is None:
         error = _derived(response, url)
     if type(error) is Unavailable:
@@ -325,6 +343,20 @@ def _check_answer(response: requests.Response, url: str) -> None:
         if wait_s is not None:
             raise ServerBusy(error.message, error.hint, wait_s)
     raise error
+
+
+def _has_length(response: requests.Response) -> bool:
+    """Whether the head says where the body ends; one that was cut off is taken for a whole one."""
+    return bool(response.raw.chunked) or "Content-Length" in response.headers
+
+
+def _read_some(response: requests.Response, bytes_max: int) -> bytes:
+    body = b""
+    for piece in response.raw.stream(_CHUNK_BYTES, decode_content=False):
+        body += piece
+        if len(body) > bytes_max:
+            break
+    return body[:bytes_max]
 
 
 def _is_ours(response: requests.Response) -> bool:

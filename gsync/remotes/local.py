@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from gsync.objects.oid import Kind, ObjectId
 from gsync.protocol.frames import Frame
@@ -22,7 +22,7 @@ from gsync.protocol.messages import (
     encode_wants,
     encode_welcome,
 )
-from gsync.remotes.base import MakeFrames, Traffic
+from gsync.remotes.base import MakeFrames, T, Traffic
 from gsync.transfer.answer import Answerer
 
 _FRAME_OVERHEAD_BYTES = 5  # the length and the type
@@ -75,6 +75,10 @@ class LocalRemote:
         taken = self._answerer.frames(session, self._sent(make_frames()))
         self._answered(encode_taken(taken))
         return taken
+
+    def retry(self, attempt: Callable[[], T], progress: Callable[[], int] = int) -> T:
+        """Return what `attempt` returns: nothing gets lost on the way."""
+        return attempt()
 
     def close(self) -> None:
         """Nothing to do: the store is the caller's."""

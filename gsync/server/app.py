@@ -31,6 +31,7 @@ from gsync.errors import (
 )
 from gsync.protocol.frames import FRAME_BYTES_MAX, Frame, read_frames
 from gsync.protocol.messages import (
+    FETCH_BYTES_MAX,
     MESSAGE_BYTES_MAX,
     SESSION_BYTES,
     Limits,
@@ -47,7 +48,15 @@ from gsync.protocol.messages import (
 )
 from gsync.server.auth import Accounts, Token, Unauthorized
 from gsync.server.log import Record, log_defect, log_request
-from gsync.server.streams import CONTENT_TYPE, Body, ClientGone, ClientStalled, Defect, FrameStream
+from gsync.server.streams import (
+    CONTENT_TYPE,
+    Body,
+    ClientGone,
+    ClientStalled,
+    Defect,
+    FrameStream,
+    Turns,
+)
 from gsync.server.tenants import Tenants
 from gsync.store.sqlite import SqliteStore
 from gsync.transfer.answer import Answerer
@@ -100,6 +109,7 @@ class Service:
         self._accounts = accounts
         self._tenants = tenants
         self._now_us = now_us
+        self._turns = Turns()
         self._messages = anyio.CapacityLimiter(MESSAGES_AT_ONCE)
         self._streams = anyio.CapacityLimiter(STREAMS_AT_ONCE)
 
@@ -121,7 +131,7 @@ class Service:
     async def fetch(self, request: Request) -> ASGIApp:
         """Answer with the stream that brings manifests and all below them."""
         token = await self._token(request, "read")
-        fetch = decode_fetch(await self._message(request))
+        fetch = decode_fetch(await self._message(request, FETCH_BYTES_MAX))
         return self._stream(token, lambda a: a.fetch(fetch))
 
     async def objects(self, request: Request) -> ASGIApp:
@@ -134,7 +144,8 @@ class Service:
         """Pin what a push builds on; answer with what arrived of it before."""
         token = await self._token(request, "write")
         begin = decode_begin(await self._message(request))
-        return await self._answer(token, lambda a: encode_held(sorted(a.begin(begin))))
+        async with self._turns.take((token.tenant, begin.session)):
+            return await self._answer(token, lambda a: encode_held(sorted(a.begin(begin))))
 
     async def frames(self, request: Request) -> Response:
         """Take a stream of frames while it comes; answer with what was made of it."""
@@ -146,7 +157,8 @@ class Service:
         def work(answerer: Answerer) -> bytes:
             return encode_taken(answerer.frames(session, read_frames(body.pieces_in_thread())))
 
-        return await self._answer(token, work, self._streams)
+        async with self._turns.take((token.tenant, session)):
+            return await self._answer(token, work, self._streams)
 
     async def _token(self, request: Request, scope: str) -> Token:
         """Return the token of the request, if it is good for `scope`."""
@@ -161,8 +173,8 @@ class Service:
         token.check_scope(scope)
         return token
 
-    async def _message(self, request: Request) -> bytes:
-        return await Body(request, MESSAGE_BYTES_MAX, _record(request)).read()
+    async def _message(self, request: Request, bytes_max: int = MESSAGE_BYTES_MAX) -> bytes:
+        return await Body(request, bytes_max, _record(request)).read()
 
     async def _answer(
         self, token: Token, work: Work[bytes], limiter: anyio.CapacityLimiter | None = None

@@ -3,7 +3,7 @@
 The tenant's store is the folder's own, `DIR/.gsync/store.db`, so the commands work there as in
 any repository, and at the same time: whoever works holds the repository's lock, the server too.
 
-Rules of this file (06-wire, section 8). Before a ref is answered for, or compared, the folder
+Rules of this file (06-wire, section 9). Before a ref is answered for, or compared, the folder
 is scanned; one scan serves all that asked before it began. Nothing is merged. The lock is never
 held while bytes of a client are waited for.
 """

@@ -7,7 +7,8 @@ only its own thread, and nothing below the server knows that there is a loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
+from contextlib import asynccontextmanager
 
 import anyio
 import anyio.from_thread
@@ -22,6 +23,9 @@ from gsync.server.log import Record, log_defect
 CONTENT_TYPE = "application/x-gsync"
 STALL_S = 30.0
 """How long a peer may neither send nor take a byte (06-wire, section 1)."""
+
+TURN_S = 10.0
+"""How long a request waits for an earlier one of the same push; less than a client waits."""
 
 CHUNK_BYTES = 128 << 10
 """Frames are sent in pieces of about this size: few hops between threads, little memory."""
@@ -107,6 +111,39 @@ class Body:
     def _check(self, size: int) -> None:
         if size > self._bytes_max:
             raise TooLarge(f"a request of more than {self._bytes_max} bytes")
+
+
+class Turns:
+    """One request at a time for each key.
+
+    A client whose connection was cut is back before the server has taken all that came through
+    it: what it is told then has to be the whole of that.
+    """
+
+    def __init__(self) -> None:
+        self._locks: dict[Hashable, anyio.Lock] = {}
+
+    @asynccontextmanager
+    async def take(self, key: Hashable) -> AsyncIterator[None]:
+        """Wait for the request before with that `key`, then hold the block alone.
+
+        Raises:
+            Unavailable: that one goes on, as when its client has gone without a word.
+        """
+        lock = self._locks.setdefault(key, anyio.Lock())
+        try:
+            with anyio.fail_after(TURN_S):
+                await lock.acquire()
+        except TimeoutError:
+            raise Unavailable(
+                "an earlier request of this push is still being taken", hint="try again"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+            if not lock.locked() and not lock.statistics().tasks_waiting:
+                self._locks.pop(key, None)
 
 
 class FrameStream:

@@ -226,7 +226,11 @@ class Leases(Protocol):
         ...
 
     def leased(self, now_us: int) -> set[ObjectId]:
-        """Return what is pinned at `now_us`."""
+        """Return the manifests that are pinned at `now_us`, with all below them."""
+        ...
+
+    def pinned(self, now_us: int) -> set[ObjectId]:
+        """Return what else is: objects that frames brought and that were here already."""
         ...
 
 
@@ -237,8 +241,26 @@ class Sessions(Protocol):
         """Return the hashes of the frames that `session` has delivered."""
         ...
 
-    def add_frames(self, session: str, frames: Iterable[bytes], now_us: int) -> None:
-        """Remember that what these frames brought is stored."""
+    def add_frames(
+        self,
+        session: str,
+        frames: Iterable[bytes],
+        now_us: int,
+        *,
+        expires_us: int | None = None,
+        states: Mapping[str, bytes | None] | None = None,
+    ) -> None:
+        """Remember that what these frames brought is stored, and pin it for the session.
+
+        That is all that was put since `renew` or the last call, what was here before included.
+
+        Args:
+            expires_us: Until when the session's lease is prolonged.
+            states: Saved in the same transaction, as `set_states` does.
+
+        Raises:
+            CollectedMeanwhile: a collection ran since; nothing was remembered.
+        """
         ...
 
     def end_session(self, session: str) -> None:
@@ -246,7 +268,7 @@ class Sessions(Protocol):
         ...
 
     def renew(self) -> None:
-        """Believe nothing that was seen before: a request begins on a handle that is kept."""
+        """Believe nothing that was seen before: a transfer begins on a handle that is kept."""
         ...
 
     def collections(self) -> int:

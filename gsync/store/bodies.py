@@ -199,6 +199,7 @@ class SqliteBodies(SqliteFile):
         if self._collections_seen is None:
             self._begin_puts()
         if oid in self._pending or oid in self._known:
+            self._note_found([oid])
             return oid
         if len(body) > BODY_BYTES_MAX[kind]:
             raise _too_large(kind, len(body))
@@ -281,11 +282,16 @@ class SqliteBodies(SqliteFile):
             self._known.clear()
         self._known.update(oids)
 
+    def _note_found(self, oids: Iterable[ObjectId]) -> None:
+        if self._found is not None:
+            self._found.update(oids)
+
     # From arrived to sealed
 
     def _admit(self) -> None:
         """Drop what the file has already; send the rest on to its buffer."""
         present = find_present(self._db, [oid for _, oid, _, _ in self._arrived])
+        self._note_found(present)
         self._remember(present)
         while self._arrived:  # one by one: what fails to be written stays where it was
             kind, oid, body, near = self._arrived[0]
@@ -367,13 +373,15 @@ class SqliteBodies(SqliteFile):
 
     def _fresh(self, oids: Sequence[ObjectId]) -> dict[ObjectId, int]:
         """Return those of `oids` that are new here, with their place in `oids`."""
-        asked = {oid: at for at, oid in enumerate(oids)}
+        every = {oid: at for at, oid in enumerate(oids)}
         asked = {
-            o: at for o, at in asked.items() if o not in self._pending and o not in self._known
+            o: at for o, at in every.items() if o not in self._pending and o not in self._known
         }
         present = find_present(self._db, asked)
         self._remember(present)
-        return {oid: at for oid, at in asked.items() if oid not in present}
+        fresh = {oid: at for oid, at in asked.items() if oid not in present}
+        self._note_found(every.keys() - fresh.keys())
+        return fresh
 
     def _take_pack(
         self, pack: Pack, objects: list[tuple[Kind, bytes]], fresh: dict[ObjectId, int]

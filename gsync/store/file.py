@@ -11,6 +11,7 @@ from typing import Self
 
 from gsync import __version__
 from gsync.errors import Denied, GsyncError, Invalid, NotFound
+from gsync.objects.oid import ObjectId
 from gsync.store.lock import FileLock
 from gsync.store.sql import Connect, Connection, Row, StoreDamaged, connect_sqlite3
 
@@ -33,6 +34,12 @@ class SqliteFile:
 
     _collections_seen: int | None = None
     """Collections before the first put since the last move of refs; None when nothing was put."""
+
+    _found: set[ObjectId] | None = None
+    """What was put and was here already, since a transfer began; None when none has."""
+
+    _found_from: int | None = None
+    """Collections before the first of it."""
 
     def __init__(self, path: Path, db: Connection, lock: FileLock, read_only: bool) -> None:
         self.path = path

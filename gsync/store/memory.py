@@ -135,11 +135,25 @@ class MemoryStore:
         live = [oids for oids, expires_us in self._leases.values() if expires_us > now_us]
         return set().union(*live)
 
+    def pinned(self, now_us: int) -> set[ObjectId]:
+        return set()
+
     def frames_of(self, session: str) -> set[bytes]:
         return set(self._frames.get(session, ()))
 
-    def add_frames(self, session: str, frames: Iterable[bytes], now_us: int) -> None:
+    def add_frames(
+        self,
+        session: str,
+        frames: Iterable[bytes],
+        now_us: int,
+        *,
+        expires_us: int | None = None,
+        states: Mapping[str, bytes | None] | None = None,
+    ) -> None:
         self._frames.setdefault(session, set()).update(frames)
+        if expires_us is not None:
+            self.grant_lease(session, (), expires_us)
+        self.set_states(states or {})
 
     def end_session(self, session: str) -> None:
         self._frames.pop(session, None)

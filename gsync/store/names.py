@@ -7,9 +7,10 @@ from typing import Any
 
 from gsync.errors import Unavailable
 from gsync.objects.encoding import NotCanonical
-from gsync.objects.oid import OID_BYTES, ObjectId
+from gsync.objects.oid import OID_BYTES, Kind, ObjectId
 from gsync.store.base import LogEntry, RefMove, RefMoved
 from gsync.store.file import SqliteFile
+from gsync.store.reader import in_lists
 from gsync.store.reflog import decode_entry, encode_entry, next_entry
 from gsync.store.sql import StoreDamaged
 
@@ -143,44 +144,110 @@ class SqliteNames(SqliteFile):
             db.query("DELETE FROM session WHERE session = ?", (session,))
 
     def leased(self, now_us: int) -> set[ObjectId]:
-        rows = self._select("SELECT DISTINCT oid FROM lease WHERE expires_us > ?", now_us)
+        rows = self._select(
+            "SELECT DISTINCT l.oid FROM lease l LEFT JOIN object o ON o.oid = l.oid"
+            " WHERE l.expires_us > ? AND ifnull(o.kind, ?) = ?",
+            now_us,
+            int(Kind.MANIFEST),
+            int(Kind.MANIFEST),
+        )
+        return {ObjectId(oid) for (oid,) in rows}
+
+    def pinned(self, now_us: int) -> set[ObjectId]:
+        rows = self._select(
+            "SELECT DISTINCT l.oid FROM lease l JOIN object o ON o.oid = l.oid"
+            " WHERE l.expires_us > ? AND o.kind <> ?",
+            now_us,
+            int(Kind.MANIFEST),
+        )
         return {ObjectId(oid) for (oid,) in rows}
 
     def frames_of(self, session: str) -> set[bytes]:
         rows = self._select("SELECT frame FROM session_frame WHERE session = ?", session)
         return {frame for (frame,) in rows}
 
-    def add_frames(self, session: str, frames: Iterable[bytes], now_us: int) -> None:
+    def add_frames(
+        self,
+        session: str,
+        frames: Iterable[bytes],
+        now_us: int,
+        *,
+        expires_us: int | None = None,
+        states: Mapping[str, bytes | None] | None = None,
+    ) -> None:
         self.flush()  # a frame that is remembered is never sent again
+        found, self._found = self._found, None if self._found is None else set()
+        collections, self._found_from = self._found_from, None
         with self._writing("noting frames") as db:
+            now = self._counter("collections")
+            if collections not in (None, now):
+                raise CollectedMeanwhile
             db.run_many(
                 "INSERT OR IGNORE INTO session_frame (session, frame, time_us) VALUES (?, ?, ?)",
                 [(session, frame, now_us) for frame in frames],
             )
+            self._pin(session, found or (), now_us, expires_us)
+            self._save("state", "name", "value", states or {})
+        self._found_from = None if found is None else now
+
+    def _pin(
+        self, session: str, oids: Iterable[ObjectId], now_us: int, expires_us: int | None
+    ) -> None:
+        """Pin those of `oids` that the floor of the session does not keep; prolong its lease.
+
+        Only what may be new to a collection that runs counts as a new root: with a lease that is
+        merely prolonged, no collection would ever end beside a long transfer.
+        """
+        rows = self._select("SELECT floor, expires_us FROM session WHERE session = ?", session)
+        if not rows:
+            return
+        floor, until_us = rows[0]
+        expires_us = max(until_us, expires_us or 0)
+        below = [
+            (session, oid, expires_us)
+            for some, marks in in_lists(sorted(oids))
+            for (oid,) in self._db.query(
+                f"SELECT oid FROM object WHERE id <= {floor} AND oid IN ({marks})", some
+            )
+        ]
+        for table in ("session", "lease"):
+            self._db.query(
+                f"UPDATE {table} SET expires_us = ? WHERE session = ?", (expires_us, session)
+            )
+        self._db.run_many(
+            "INSERT OR REPLACE INTO lease (session, oid, expires_us) VALUES (?, ?, ?)", below
+        )
+        if below or until_us <= now_us:
             self._count_up("roots")
 
     def end_session(self, session: str) -> None:
         with self._writing("ending a session") as db:
             db.query("DELETE FROM session_frame WHERE session = ?", (session,))
+        self._found = self._found_from = None
 
     def renew(self) -> None:
-        """Flush, and let the next put look for collections that ran since the last one."""
         self.flush()
         self._collections_seen = None
+        self._found = set()
+        self._found_from = self._counter("collections")
 
     def collections(self) -> int:
         """Return how many garbage collections there were."""
         return self._counter("collections")
 
     def drop_expired(self, now_us: int) -> None:
-        """Forget sessions that ended, and the frames of all: a collection may have dropped them."""
+        """Forget the sessions that have expired, and the frames that they delivered.
+
+        Comes before a collection works out what to keep: a session that lives on afterwards
+        lives on in its mark too.
+        """
         with self._writing("ending old sessions") as db:
-            db.query("DELETE FROM session_frame")
             db.query("DELETE FROM lease WHERE expires_us <= ?", (now_us,))
             db.query("DELETE FROM session WHERE expires_us <= ?", (now_us,))
+            db.query("DELETE FROM session_frame WHERE session NOT IN (SELECT session FROM session)")
             db.query(
-                "DELETE FROM state WHERE name LIKE 'push %'"
-                " AND substr(name, 6) NOT IN (SELECT session FROM session)"
+                "DELETE FROM state WHERE name LIKE 'transfer %'"
+                " AND substr(name, 10) NOT IN (SELECT session FROM session)"
             )
 
     # State
@@ -241,6 +308,7 @@ class SqliteNames(SqliteFile):
             self._replace_tracking(remote, refs)
             self._save("state", "name", "value", states or {})
             self._count_up("roots")
+        self._collections_seen = None
 
     def _replace_tracking(self, remote: str, refs: Mapping[str, ObjectId]) -> None:
         self._db.query("DELETE FROM tracking WHERE remote = ?", (remote,))

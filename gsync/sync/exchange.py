@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsync.config import Limits as ConfigLimits
-from gsync.errors import Conflict, Invalid, NotFound, Unavailable
+from gsync.errors import Conflict, Invalid, NotFound
 from gsync.objects.oid import Kind, ObjectId
-from gsync.protocol.frames import Frame, FrameType, StreamBroken
-from gsync.protocol.messages import (
-    Announcement,
-    Begin,
-    Fetch,
-    Hello,
-    Limits,
-    Taken,
-    Welcome,
-    encode_announcement,
-)
+from gsync.protocol.frames import StreamBroken
+from gsync.protocol.messages import Hello, Welcome
 from gsync.remotes.base import Connection
 from gsync.remotes.local import LocalRemote
 from gsync.store.base import LogEntry
@@ -42,29 +31,17 @@ from gsync.sync.repository import (
     now_us,
     snapshot,
 )
+from gsync.sync.transfers import Download, Moves, Upload
 from gsync.transfer.answer import Answerer
-from gsync.transfer.history import (
-    choose_haves,
-    is_ancestor,
-    list_ancestors,
-    order_new,
-    remember_forgotten,
-)
-from gsync.transfer.negotiate import fetch_by_level, take_stream
-from gsync.transfer.receive import Incomplete, Receiver
-from gsync.transfer.send import objects_in, send_manifests
+from gsync.transfer.history import is_ancestor, list_ancestors
+from gsync.transfer.receive import Incomplete
 from gsync.urls import PathUrl, parse_url
 
 if TYPE_CHECKING:
     from gsync.replicas.tables.base import Applied
     from gsync.sync.comparetables import TableCounts
 
-# A push that fits goes with its announcement in one request; a longer one is begun first.
-ONE_REQUEST_BYTES = 1 << 20
 PULL_ATTEMPTS = 3
-
-PART_BYTES_MAX = 64 << 20
-"""A quarter of a part is held in memory, so a server's limit is not believed beyond this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,66 +138,28 @@ class _Exchange:
         """Bring the manifests of all the remote's refs, and remember where they point."""
         store = self.repo.store
         wants = sorted(_lacking(store, welcome.refs))
-        if wants:
-            tips = [*store.list_refs().values(), *store.tracking(self.remote).values()]
-            haves = choose_haves(store, tips, welcome.limits.have_max)
-            by_level = bool(
-                haves and not store.tracking(self.remote) and _is_stranger(self.repo, welcome)
-            )
-            receiver = Receiver(store, by_level=by_level)
-            if by_level:
-                self._fetch_by_level(receiver, wants, welcome.limits)
-            else:
-                self._fetch_stream(receiver, wants, haves)
-            self.received += receiver.objects
-            remember_forgotten(store, receiver.forgotten)
-            for oid in _lacking(store, welcome.refs):  # a stream that ends well may leave out all
-                raise Incomplete(Kind.MANIFEST, oid)
-        self.repo.see(self.remote, welcome.refs)
-
-    def _fetch_stream(
-        self, receiver: Receiver, wants: list[ObjectId], haves: list[ObjectId]
-    ) -> None:
-        for attempt in range(PULL_ATTEMPTS):
-            try:
-                take_stream(receiver, self.connection.fetch(Fetch(wants, haves)))
-                break
-            except Unavailable:
-                if attempt == PULL_ATTEMPTS - 1:
-                    raise
-                haves = [*receiver.manifests[-1:], *haves]
-        self.repo.store.flush()
-
-    def _fetch_by_level(self, receiver: Receiver, wants: list[ObjectId], limits: Limits) -> None:
-        conversation = fetch_by_level(self.repo.store, receiver, wants, limits.want_max)
+        if not wants:
+            self.repo.see(self.remote, welcome.refs)
+            return
+        tracking = store.tracking(self.remote)
+        tips = [*store.list_refs().values(), *tracking.values()]
+        by_level = bool(tips and not tracking and _is_stranger(self.repo, welcome))
+        download = Download(store, self.remote, self.connection, now_us, by_level=by_level)
         try:
-            asked = next(conversation)
-            while True:
-                asked = conversation.send(self.connection.objects(asked))
-        except StopIteration:
-            self.repo.store.flush()
+            download.run(wants, tips, welcome.limits)
+        finally:
+            self.received += download.objects
+        for oid in _lacking(store, welcome.refs):  # a stream that ends well may leave out all
+            raise Incomplete(Kind.MANIFEST, oid)
+        self.repo.see(self.remote, welcome.refs)
+        download.end()
 
-    def push(
-        self, welcome: Welcome, moves: list[tuple[str, ObjectId | None, ObjectId | None]]
-    ) -> None:
+    def push(self, welcome: Welcome, moves: Moves) -> None:
         """Send what the new manifests of `moves` have beyond the remote's, and move its refs."""
         store = self.repo.store
-        known = set(welcome.refs.values())
-        known -= store.missing(known)
-        order = order_new(store, [new for _, _, new in moves if new is not None], known)
-        announcement = Frame(FrameType.ANNOUNCE, encode_announcement(Announcement(moves, "push")))
-        session = secrets.token_bytes(16)
-        frames = self._counted(send_manifests(store, order))
-        head, rest = _take_bytes(frames, ONE_REQUEST_BYTES)
-        if rest is None:
-            whole = [*head, announcement]
-            taken = self.connection.frames(session, lambda: iter(whole))
-        else:
-            held = self.connection.begin(Begin(session, sorted(known)))
-            taken = Taken(0, [])
-            part_bytes = min(welcome.limits.part_bytes, PART_BYTES_MAX)
-            for part in _parts(chain(head, rest, [announcement]), part_bytes, held):
-                taken = self.connection.frames(session, part)
+        upload = Upload(store, self.remote, self.connection, welcome, moves)
+        taken = upload.run()
+        self.sent += upload.objects
         entries = [decode_entry(body) for body in taken.entries]
         if [(entry.ref, entry.old, entry.new) for entry in entries] != moves:
             raise StreamBroken(
@@ -240,11 +179,6 @@ class _Exchange:
             else:
                 refs[name] = new
         self.repo.see(self.remote, refs)
-
-    def _counted(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        for frame in frames:
-            self.sent += objects_in(frame)
-            yield frame
 
     def result(
         self,
@@ -282,42 +216,6 @@ def _is_stranger(repo: Repository, welcome: Welcome) -> bool:
     named = {e.new for e in map(decode_entry, welcome.entries) if e.new is not None}
     named |= set(welcome.refs.values())
     return len(repo.store.missing(named)) == len(named)
-
-
-def _take_bytes(
-    frames: Iterator[Frame], bytes_max: int
-) -> tuple[list[Frame], Iterator[Frame] | None]:
-    """Return the frames up to `bytes_max`, and the rest, or None if that was all."""
-    head: list[Frame] = []
-    size = 0
-    for frame in frames:
-        head.append(frame)
-        size += len(frame.body)
-        if size > bytes_max:
-            return head, frames
-    return head, None
-
-
-def _parts(
-    frames: Iterable[Frame], part_bytes: int, held: set[bytes]
-) -> Iterator[Callable[[], Iterator[Frame]]]:
-    """Yield parts of a stream as factories, so that a part can be sent again.
-
-    A part is held in memory while it is sent, up to a quarter of what the server allows;
-    frames that the server holds are left out.
-    """
-    part: list[Frame] = []
-    size = 0
-    for frame in frames:
-        if held and frame.name in held:
-            continue
-        if part and size + len(frame.body) > part_bytes // 4:
-            whole = part
-            yield lambda whole=whole: iter(whole)  # type: ignore[misc]
-            part, size = [], 0
-        part.append(frame)
-        size += len(frame.body)
-    yield lambda: iter(part)
 
 
 # --- Use cases -----------------------------------------------------------------------
@@ -383,31 +281,16 @@ def push(repo: Repository, remote: str, connection: Connection, *, dry_run: bool
     elif not moves:
         repo.see(remote, welcome.refs)
     elif dry_run:
-        _count_push(exchange, welcome, moves)
+        exchange.sent += Upload(repo.store, remote, connection, welcome, moves).count()
     return exchange.result("main", theirs, head, refs=moves)
-
-
-def _count_push(
-    exchange: _Exchange,
-    welcome: Welcome,
-    moves: list[tuple[str, ObjectId | None, ObjectId | None]],
-) -> None:
-    store = exchange.repo.store
-    known = set(welcome.refs.values())
-    known -= store.missing(known)
-    order = order_new(store, [new for _, _, new in moves if new is not None], known)
-    for _ in exchange._counted(send_manifests(store, order)):
-        pass
 
 
 def _builds_on(repo: Repository, theirs: ObjectId, head: ObjectId) -> bool:
     return not repo.store.missing([theirs]) and is_ancestor(repo.store, theirs, head)
 
 
-def _moves(
-    repo: Repository, theirs: dict[str, ObjectId]
-) -> list[tuple[str, ObjectId | None, ObjectId | None]]:
-    moves: list[tuple[str, ObjectId | None, ObjectId | None]] = []
+def _moves(repo: Repository, theirs: dict[str, ObjectId]) -> Moves:
+    moves: Moves = []
     for name, oid in repo.store.list_refs().items():
         if theirs.get(name) == oid or (name.startswith("tags/") and name in theirs):
             continue
@@ -421,9 +304,7 @@ def _moves(
     return moves
 
 
-def _moved(
-    old: dict[str, ObjectId], new: dict[str, ObjectId]
-) -> list[tuple[str, ObjectId | None, ObjectId | None]]:
+def _moved(old: dict[str, ObjectId], new: dict[str, ObjectId]) -> Moves:
     names = sorted(old.keys() | new.keys())
     return [(n, old.get(n), new.get(n)) for n in names if old.get(n) != new.get(n)]
 
@@ -541,7 +422,7 @@ def sync(
 
 
 def clone(repo: Repository, remote: str, connection: Connection) -> Moved:
-    """Fill a new, empty repository from the remote; the folder is written by the caller.
+    """Fill a new repository from the remote; the folder is written by the caller.
 
     Raises:
         NotFound: the remote has no main yet.
@@ -551,8 +432,11 @@ def clone(repo: Repository, remote: str, connection: Connection) -> Moved:
     main = welcome.refs.get("main")
     exchange.fetch(welcome)
     if main is not None:
+        # A clone that goes on where one was interrupted may find refs of that one.
+        there = repo.store.list_refs()
         for name, oid in welcome.refs.items():
-            repo.move(name, None, oid, f"clone {remote}")
+            if there.get(name) != oid:
+                repo.move(name, there.get(name), oid, f"clone {remote}")
     return exchange.result("main", None, main)
 
 

@@ -291,13 +291,14 @@ def collect(store: SqliteStore, now_us: int, *, dry_run: bool = False) -> Collec
         Corrupt: something named is missing: nothing is dropped from a damaged store.
         Conflict: refs moved meanwhile; nothing was dropped.
     """
+    if not dry_run:
+        store.drop_expired(now_us)
     mark = store.mark_collection(now_us)
-    keep = list_reachable(store, list_roots(store, now_us))
+    keep = list_reachable(store, list_roots(store, now_us)) | store.pinned(now_us)
     if dry_run:
         dead = [size for _, oid, size in store.list_objects() if oid not in keep]
         return Collected(len(dead), sum(dead), len(keep))
     dropped = store.drop_objects(keep, mark)
-    store.drop_expired(now_us)
     store.shrink_file()
     return Collected(dropped.objects, dropped.body_bytes, len(keep))
 

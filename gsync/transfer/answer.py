@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from gsync.errors import Conflict, GsyncError, Invalid, NotFound, Unavailable
-from gsync.objects.encoding import decode_trusted, encode
+from gsync.objects.encoding import encode
 from gsync.objects.oid import Kind, ObjectId
 from gsync.protocol.frames import Frame, FrameType, StreamBroken, check_end
 from gsync.protocol.messages import (
@@ -29,6 +29,7 @@ from gsync.protocol.messages import (
 from gsync.store.base import (
     Leases,
     LogEntry,
+    ObjectMissing,
     PackStore,
     RefMove,
     RefMoved,
@@ -39,10 +40,11 @@ from gsync.store.base import (
 from gsync.store.reflog import encode_entry
 from gsync.transfer.history import is_ancestor, order_new, remember_forgotten
 from gsync.transfer.receive import Receiver
+from gsync.transfer.resume import LEASE_US, Journal, left_to_send
 from gsync.transfer.send import send_manifests, send_objects
 
-LEASE_US = 3600 * 1_000_000
-"""How long what a push relies on is kept after its last request."""
+DONE_ENTRIES_MAX = 1_000
+"""How far back in the log an announcement is looked for that was carried out before."""
 
 
 class AnsweringStore(PackStore, Refs, Leases, Sessions, State, Protocol):
@@ -76,18 +78,6 @@ class _RefsOnly:
         self, moves: Sequence[RefMove], *, time_us: int, actor: str, why: str
     ) -> list[LogEntry]:
         return self._store.move_refs(moves, time_us=time_us, actor=actor, why=why)
-
-
-class _Part(NamedTuple):
-    """One request of a push: its first frame's name, and where an open patch had led."""
-
-    first: bytes
-    start: ObjectId | None
-    collections: int
-
-
-def _part_state(session: str) -> str:
-    return f"push {session}"
 
 
 class Answerer:
@@ -159,34 +149,34 @@ class Answerer:
         if absent:
             raise NotFound(f"no manifest {min(absent).hex()} here")
         known = set(fetch.haves) - self._store.missing(fetch.haves)
-        return _ended(send_manifests(self._store, order_new(self._store, fetch.wants, known)))
+        frames = send_manifests(self._store, order_new(self._store, fetch.wants, known))
+        return self._ended(left_to_send(frames, set(fetch.held)))
 
     def objects(self, wants: list[tuple[Kind, ObjectId]]) -> Iterator[Frame]:
         """Yield packs with the objects asked for."""
         absent = self._store.missing([oid for _, oid in wants])
         if absent:
             raise NotFound(f"no object {min(absent).hex()} here")
-        return _ended(send_objects(self._store, wants))
+        return self._ended(send_objects(self._store, wants))
 
     def begin(self, begin: Begin) -> set[bytes]:
         """Pin what a push builds on, and return the frames of it that arrived before."""
+        session = begin.session.hex()
+        # First pinned, then looked for: no collection comes between.
+        self._store.grant_lease(session, begin.bases, self._now_us() + LEASE_US)
         absent = set(begin.bases) - self._store.sizes(Kind.MANIFEST, begin.bases).keys()
         if absent:
+            self._store.drop_lease(session)
             raise Conflict(
                 f"manifest {min(absent).hex()[:12]} is not on the server any more",
                 hint="run 'gsync fetch', then push again",
             )
-        session = begin.session.hex()
-        self._store.grant_lease(session, begin.bases, self._now_us() + LEASE_US)
-        if self._store.get_state(_part_state(session)) is None:
-            body = encode([b"", None, None, self._store.collections()])
-            self._store.set_states({_part_state(session): body})
         return self._store.frames_of(session)
 
     def frames(self, session: bytes, frames: Iterable[Frame]) -> Taken:
         """Take a stream of frames, and make the moves that it announces.
 
-        A stream that fails leaves what it stored, unreachable and harmless; the session
+        What a stream that fails has brought is kept, unreachable and harmless; the session
         remembers which frames those were, so that they need not come again.
 
         Raises:
@@ -197,63 +187,56 @@ class Answerer:
         self._store.renew()
         self._store.grant_lease(name, (), self._now_us() + LEASE_US)
         receiver = Receiver(self._store)
-        part: _Part | None = None
+        journal = Journal(self._store, name, receiver, self._now_us)
+        collections = self._store.collections()
         count, taken, ended = 0, [], False
-        arrived: list[bytes] = []
         try:
             for frame in frames:
                 if ended:
                     raise StreamBroken("a frame after the end of a stream")
-                if part is None:
-                    part = self._part(name, frame)
-                    receiver.unfinished = part.start
                 if frame.type is FrameType.ANNOUNCE:
                     remember_forgotten(self._store, receiver.forgotten)
-                    announcement = decode_announcement(frame.body)
-                    self._store.flush()
-                    taken = self._move(announcement)
+                    taken = self._move(decode_announcement(frame.body))
                     ended = True
                 elif frame.type is FrameType.END:
                     check_end(frame, count)
                     ended = True
                 else:
-                    receiver.take(frame)
-                    if frame.type in (FrameType.PACK, FrameType.DELTA):
-                        arrived.append(frame.name)
+                    journal.take(frame)
                 count += 1
-        finally:
-            if not taken:
-                self._store.flush()
-                self._store.add_frames(name, arrived, self._now_us())
-        if taken:
-            self._store.end_session(name)
-            self._store.drop_lease(name)
-            self._store.set_states({_part_state(name): None})
-        elif part is not None:
-            remember_forgotten(self._store, receiver.forgotten)
-            body = encode([part.first, part.start, receiver.unfinished, part.collections])
-            self._store.set_states({_part_state(name): body})
-        return Taken(count, taken)
-
-    def _part(self, session: str, first: Frame) -> _Part:
-        """Return where the patches of this part of a push go on.
-
-        A part may come again, because its answer was lost: then it starts where it started,
-        and not where it ended.
-        """
-        saved = self._store.get_state(_part_state(session))
-        collections = self._store.collections()
-        if saved is None:
-            return _Part(first.name, None, collections)
-        last_first, start, end, seen = decode_trusted(saved)
-        if seen != collections:
-            # What an earlier part found present, and did not store again, may be gone.
-            self._store.set_states({_part_state(session): None})
+        except (NotFound, Invalid) as error:
+            journal.save_what_came()
+            if self._store.collections() == collections:
+                raise
             raise Unavailable(
                 "a garbage collection ran on the server during this push; nothing was moved",
-                hint="push again",
-            )
-        return _Part(first.name, start if last_first == first.name else end, collections)
+                hint="push again: what has arrived is kept",
+            ) from error
+        except BaseException:
+            journal.save_what_came()
+            raise
+        if taken:
+            journal.end()
+        else:
+            journal.save()
+        return Taken(count, taken)
+
+    def _ended(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Yield `frames` and the end that proves to the receiver that none is missing."""
+        count, collections = 0, self._store.collections()
+        try:
+            for frame in frames:
+                count += 1
+                yield frame
+        except GsyncError as error:
+            if isinstance(error, ObjectMissing) and self._store.collections() != collections:
+                error = Unavailable(
+                    "a garbage collection on the server dropped what was being sent",
+                    hint="try again: what has arrived is kept",
+                )
+            yield Frame(FrameType.ERROR, encode_error(error))
+            return
+        yield Frame(FrameType.END, encode([count]))
 
     def _move(self, announcement: Announcement) -> list[bytes]:
         if not self._may_move:
@@ -283,16 +266,18 @@ class Answerer:
     def _done_before(self, announcement: Announcement) -> list[bytes]:
         """Return the log entries of an announcement that was carried out and is repeated.
 
-        Its answer was lost on the way. All its refs are where it wanted them, and the last
-        entries of the log are the ones it made.
+        Its answer was lost on the way. The refs are not where it found them, and the same peer
+        has made the same moves; others may have moved refs since.
         """
-        last = self._store.last_log_entry()
-        if last is None:
+        last, moves = self._store.last_log_entry(), announcement.moves
+        if last is None or all(self._store.find_ref(name) == old for name, old, _ in moves):
             return []
-        entries = self._store.list_log(after=last.seq - len(announcement.moves))
-        made = [(entry.ref, entry.old, entry.new) for entry in entries]
-        if made == announcement.moves and all(e.actor == self._actor for e in entries):
-            return [encode_entry(entry) for entry in entries]
+        entries = self._store.list_log(after=max(0, last.seq - DONE_ENTRIES_MAX))
+        for start in range(len(entries) - len(moves), -1, -1):
+            run = entries[start : start + len(moves)]
+            made = [(entry.ref, entry.old, entry.new) for entry in run]
+            if made == moves and all(entry.actor == self._actor for entry in run):
+                return [encode_entry(entry) for entry in run]
         return []
 
     def _check_move(self, name: str, old: ObjectId | None, new: ObjectId | None) -> None:
@@ -308,16 +293,3 @@ class Answerer:
             )
         if name.startswith("tags/") and old is not None and new is not None:
             raise Conflict(f"tag {name[5:]} exists and is never moved")
-
-
-def _ended(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Yield `frames` and the end that proves to the receiver that none is missing."""
-    count = 0
-    try:
-        for frame in frames:
-            count += 1
-            yield frame
-    except GsyncError as error:
-        yield Frame(FrameType.ERROR, encode_error(error))
-        return
-    yield Frame(FrameType.END, encode([count]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
+from typing import Protocol
 
 from gsync.objects.model import references
 from gsync.objects.oid import Kind, ObjectId, object_id
@@ -19,7 +20,15 @@ from gsync.transfer.receive import (
 Want = tuple[Kind, ObjectId]
 
 
-def take_stream(receiver: Receiver, frames: Iterable[Frame]) -> int:
+class Taker(Protocol):
+    """Takes frames one by one: a receiver, or a journal before it."""
+
+    def take(self, frame: Frame) -> None:
+        """Check one frame and store what it brings."""
+        ...
+
+
+def take_stream(receiver: Taker, frames: Iterable[Frame]) -> int:
     """Take all frames of a stream up to its end; return how many there were.
 
     Raises:

@@ -21,6 +21,7 @@ from gsync.protocol.frames import (
     read_frames,
 )
 from gsync.transfer.patch import put_cells
+from gsync.transfer.resume import FrameNames
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "spec/vectors/wire.json").read_text()
@@ -38,6 +39,7 @@ DECODE = {
     "taken": messages.decode_taken,
     "announcement": messages.decode_announcement,
     "stream": lambda body: list(read_frames([body])),
+    "names": lambda body: list(read_frames([body])),
     "patch": decode_patch,
     "cells": lambda body: decode(body, PATCH_BYTES_MAX),
 }
@@ -71,6 +73,9 @@ def test_accepted(case: dict[str, Any]) -> None:
         assert ENCODE[case["kind"]](value) == body  # type: ignore[operator]
     if "name" in case:
         assert [frame.name.hex() for frame in value] == [case["name"]]
+    if "names" in case:
+        names = FrameNames()
+        assert [names.name(frame).hex() for frame in value] == case["names"]
     if case["kind"] == "patch":
         assert isinstance(value, Patch)
         assert value.base is None

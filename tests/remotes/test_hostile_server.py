@@ -65,14 +65,16 @@ def store_of(folder: Path) -> Path:
 
 
 def state_of(folder: Path) -> object:
-    """Everything in a repository that a refused answer may not have touched."""
+    """Everything in a repository that a refused answer may not have touched.
+
+    What came whole before the lie may be kept for the next attempt, with a lease of its own.
+    """
     with closing(sqlite3.connect(store_of(folder))) as db:
         kept = [
             db.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
-            for table in ("ref", "ref_log", "tracking", "lease")
+            for table in ("ref", "ref_log", "tracking")
         ]
-        manifests = db.execute("SELECT oid FROM object WHERE kind = 4 ORDER BY 1").fetchall()
-    return kept, manifests, read_tree(folder)
+    return kept, read_tree(folder)
 
 
 def check_sound(folder: Path) -> None:
@@ -111,6 +113,13 @@ class Client:
         with closing(sqlite3.connect(store_of(self.folder))) as db, db:
             db.execute("DELETE FROM remote_log WHERE seq > 1")
 
+    def forget_transfers(self) -> None:
+        """What an honest part of a stream brought would be left out of the next one."""
+        with closing(sqlite3.connect(store_of(self.folder))) as db, db:
+            for table in ("session", "session_frame", "lease"):
+                db.execute(f"DELETE FROM {table}")
+            db.execute("DELETE FROM state WHERE name LIKE 'transfer %' OR name LIKE 'push to %'")
+
 
 @pytest.fixture(scope="module")
 def client(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Client:
@@ -138,6 +147,7 @@ def check_refused(client: Client, peer: Peer, kinds: tuple[str, ...], *command: 
     assert len(text.splitlines()) <= 2
     assert state_of(client.folder) == before, text
     client.forget_log()
+    client.forget_transfers()
     return text
 
 
@@ -481,7 +491,7 @@ def test_a_push_that_was_not_carried_out_is_seen(
 
 
 def test_a_server_that_says_it_has_everything(fresh: Client) -> None:
-    """Whoever lies about what arrived hurts itself: here nothing is lost, and a push mends it."""
+    """Whoever lies about what arrived gets it all in a second attempt of the same push."""
     write(fresh.folder, {"noise": random.Random(1).randbytes(2_000_000)})
     gsync_in(fresh.folder, "snapshot", "-m", "mine")
     store, _ = honest()
@@ -497,10 +507,12 @@ def test_a_server_that_says_it_has_everything(fresh: Client) -> None:
         return [http(msgpack.packb([1, sorted(names)]))]
 
     with hostile_server(store, begin=begin) as peer:
-        check_refused(fresh, peer, ("invalid", "not_found"), "push")
-    with hostile_server(store) as peer:
         fresh.use(peer)
         gsync_in(fresh.folder, "push")
+        with SqliteStore.open(store_of(fresh.folder)) as mine:
+            head = mine.find_ref("main")
+        assert store.find_ref("main") == head
+    assert names
     check_sound(fresh.folder)
 
 

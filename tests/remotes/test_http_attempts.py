@@ -125,6 +125,10 @@ def scripted(
 
 HELLO = Hello(1, None)
 GOOD = answer(200, WELCOME)
+CHUNKED = (
+    f"HTTP/1.1 200 X\r\nContent-Type: {OURS}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    + b"%x\r\n%b\r\n0\r\n\r\n" % (len(WELCOME), WELCOME)
+)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +138,10 @@ GOOD = answer(200, WELCOME)
         pytest.param("close", id="closed without an answer"),
         pytest.param("stall", id="no byte for too long"),
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Le", id="cut in the head"),
+        pytest.param(GOOD[: GOOD.index(b"-gsync")], id="cut in the type"),
+        pytest.param(GOOD[: GOOD.index(b"\r\n\r\n")], id="cut before the end of the head"),
+        pytest.param(CHUNKED[: CHUNKED.index(b"unked")], id="cut before the length is known"),
+        pytest.param(CHUNKED[: CHUNKED.index(b"\r\n\r\n") + 4], id="cut before the first chunk"),
         pytest.param(GOOD[:-3], id="cut in the body"),
         pytest.param(b"not HTTP at all\r\n\r\n", id="not HTTP"),
         pytest.param(answer(503, b"busy", "text/plain"), id="503 of a proxy"),
@@ -332,3 +340,33 @@ def test_nobody_listening_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="refused"):
         remote.hello(HELLO)
     remote.close()
+
+
+@pytest.mark.parametrize("broken", [3, 100])
+def test_attempts_are_counted_anew_after_progress(broken: int) -> None:
+    """What gets further each time is tried for as long as it does, what does not five times."""
+    with scripted() as (remote, script):
+        done = 0
+
+        def attempt() -> str:
+            nonlocal done
+            done += 1
+            if done < 40:
+                raise Unavailable("cut off")
+            return "arrived"
+
+        if broken > 40:
+            assert remote.retry(attempt, lambda: min(done, broken)) == "arrived"
+            assert len(script.waits) == 39
+        else:
+            with pytest.raises(Unavailable):
+                remote.retry(attempt, lambda: min(done, broken))
+            assert done == broken + ATTEMPTS_MAX - 1
+
+
+def test_an_attempt_within_an_attempt_is_one() -> None:
+    """Requests of an attempt that is tried again are not tried again by themselves."""
+    with scripted(*["reset"] * (ATTEMPTS_MAX + 3)) as (remote, script):
+        with pytest.raises(Unavailable):
+            remote.retry(lambda: remote.hello(HELLO))
+        assert len(script.requests) == ATTEMPTS_MAX

@@ -33,6 +33,8 @@ TRANSFER = "tests/transfer/test_transfer.py::"
 CHECKOUT = "tests/replicas/files/test_checkout.py::"
 LIVE = "tests/replicas/files/test_live.py::"
 COLLECT = "tests/sync/test_collect.py::"
+COLLECT_PUSH = "tests/sync/test_collect_push.py::"
+RESUME = "tests/sync/test_resume.py::"
 ENGINES = "tests/tables/test_engines.py::"
 LOSSES = "tests/tables/test_losses.py::"
 SCOPES = "tests/tables/test_scopes.py::"
@@ -283,7 +285,10 @@ CLAIMS = (
         "gsync/transfer/answer.py",
         "            if done:\n                return done\n",
         "",
-        (TRANSFER + "test_a_push_in_parts_arrives_whole",),
+        (
+            TRANSFER + "test_a_push_in_parts_arrives_whole",
+            TRANSFER + "test_a_done_announcement_is_known_after_others_moved",
+        ),
     ),
     Claim(
         "resume-from-zero",
@@ -291,7 +296,106 @@ CLAIMS = (
         "gsync/transfer/answer.py",
         "return self._store.frames_of(session)",
         "return set()",
-        (TRANSFER + "test_frames_that_arrived_are_held",),
+        (TRANSFER + "test_frames_that_arrived_are_held", RESUME + "test_a_push_that_is_cut"),
+    ),
+    Claim(
+        "fetch-from-zero",
+        "Frames of a fetch that arrived before a cut are not sent again.",
+        "gsync/transfer/answer.py",
+        "left_to_send(frames, set(fetch.held))",
+        "left_to_send(frames, set())",
+        (TRANSFER + "test_a_fetch_goes_on", RESUME + "test_a_fetch_that_is_cut"),
+    ),
+    Claim(
+        "no-journal",
+        "Which frames have arrived is written down before anybody relies on it.",
+        "gsync/transfer/resume.py",
+        "        if not new:\n            return",
+        "        if new:\n            return",
+        (TRANSFER + "test_frames_that_arrived_are_held", TRANSFER + "test_a_fetch_goes_on"),
+    ),
+    Claim(
+        "patches-anywhere",
+        "A patch is left out only where all before it are: it goes on from them.",
+        "gsync/transfer/resume.py",
+        "patches_held = is_held = patches_held and is_held",
+        "patches_held = is_held",
+        (TRANSFER + "test_patches_are_left_out_from_the_first_on",),
+    ),
+    Claim(
+        "session-forgotten",
+        "A push that was killed goes on in the next command.",
+        "gsync/sync/transfers.py",
+        "self._session = store.get_state(self._state)",
+        "self._session: bytes | None = None",
+        (RESUME + "test_a_killed_client_goes_on",),
+    ),
+    Claim(
+        "journal-believed",
+        "A journal is not believed: what a fetch was to bring is there when it ends.",
+        "gsync/sync/transfers.py",
+        "absent = store.missing(wants)",
+        "absent = store.missing([])",
+        (RESUME + "test_a_journal_that_lies_is_forgotten",),
+    ),
+    Claim(
+        "head-cut-off",
+        "An answer that broke off anywhere is asked for again.",
+        "gsync/remotes/http.py",
+        'return bool(response.raw.chunked) or "Content-Length" in response.headers',
+        "return True",
+        ("tests/remotes/test_http_attempts.py::test_what_is_unavailable_is_tried_five_times",),
+    ),
+    Claim(
+        "progress-ignored",
+        "A transfer that gets further each time is not given up.",
+        "gsync/remotes/http.py",
+        "failures = 1 if now > before else failures + 1",
+        "failures = failures + 1",
+        ("tests/remotes/test_http_attempts.py::test_attempts_are_counted_anew_after_progress",),
+    ),
+    Claim(
+        "turns-together",
+        "A push that is begun again is told of all that an earlier request of it has brought.",
+        "gsync/server/streams.py",
+        "lock = self._locks.setdefault(key, anyio.Lock())",
+        "lock = self._locks[key] = anyio.Lock()",
+        ("tests/server/test_turns.py::test_one_after_the_other",),
+    ),
+    Claim(
+        "lease-not-taken",
+        "What a pusher was told to leave out stays while it pushes.",
+        "gsync/transfer/answer.py",
+        "self._store.grant_lease(session, begin.bases, self._now_us() + LEASE_US)",
+        "self._store.grant_lease(session, (), self._now_us() + LEASE_US)",
+        (COLLECT_PUSH + "test_a_collection_between_requests",),
+    ),
+    Claim(
+        "found-not-pinned",
+        "What a frame brought stays while its session lasts, also what was here before and dead.",
+        "gsync/store/names.py",
+        "self._pin(session, found or (), now_us, expires_us)",
+        "self._pin(session, (), now_us, expires_us)",
+        (
+            COLLECT_PUSH + "test_a_collection_between_requests",
+            COLLECT + "test_a_collection_between_two_parts_drops_nothing",
+        ),
+    ),
+    Claim(
+        "noted-though-collected",
+        "No frame is acknowledged of which a collection may have taken something.",
+        "gsync/store/names.py",
+        "if collections not in (None, now):",
+        "if collections not in (None, now) and not frames:",
+        (COLLECT_PUSH + "test_what_was_found_present_is_noted_or_nothing",),
+    ),
+    Claim(
+        "session-outlives-lease",
+        "After its lease no frame of a session is said to be here.",
+        "gsync/sync/maintenance.py",
+        "        store.drop_expired(now_us)\n",
+        "        pass\n",
+        (COLLECT_PUSH + "test_a_session_that_expired_is_forgotten",),
     ),
     Claim(
         "any-tenant",
@@ -1065,7 +1169,7 @@ CLAIMS = (
     Claim(
         "part-without-end",
         "What a server allows as a part is held in memory up to a limit of our own.",
-        "gsync/sync/exchange.py",
+        "gsync/sync/transfers.py",
         "part_bytes = min(welcome.limits.part_bytes, PART_BYTES_MAX)",
         "part_bytes = max(welcome.limits.part_bytes, PART_BYTES_MAX)",
         ("tests/remotes/test_hostile_server.py::test_a_limit_without_end_is_not_believed",),

@@ -21,6 +21,7 @@ from gsync.errors import GsyncError, Invalid
 from gsync.objects.encoding import encode
 from gsync.protocol.frames import FRAME_BYTES_MAX, Frame, FrameType, encode_frame
 from gsync.protocol.messages import (
+    FETCH_BYTES_MAX,
     MESSAGE_BYTES_MAX,
     Announcement,
     Hello,
@@ -138,8 +139,8 @@ def test_a_bad_session_is_invalid(server: RunningServer, session: str) -> None:
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("name", MESSAGES)
 def test_large_messages_are_refused(server: RunningServer, name: str, chunked: bool) -> None:
-    """A message of more than 1 MiB is refused, also when its length is not announced."""
-    body = b"\0" * (MESSAGE_BYTES_MAX + 1)
+    """A message above its limit is refused, also when its length is not announced."""
+    body = b"\0" * ((FETCH_BYTES_MAX if name == "fetch" else MESSAGE_BYTES_MAX) + 1)
     response = post(server, name, iter([body]) if chunked else body)
     assert (response.status_code, kind_of(response)) == (413, "too_large")
 

@@ -49,6 +49,7 @@ from gsync.transfer.answer import Answerer
 from gsync.transfer.history import forgotten_ids
 from gsync.transfer.negotiate import fetch_by_level, take_stream
 from gsync.transfer.receive import Incomplete, PatchMismatch, Receiver
+from gsync.transfer.resume import FrameNames, Journal, left_to_send
 from gsync.transfer.send import objects_in
 from gsync.views.files import EntryType, FileEntry, encode_entry
 from gsync.views.rows.schema import View, encode_schema, encode_view
@@ -56,8 +57,8 @@ from gsync.views.rows.schema import View, encode_schema, encode_view
 Tree = dict[bytes, bytes]
 
 
-def answerer(store: MemoryStore) -> Answerer:
-    return Answerer(store, "tester", lambda: 1_000_000)
+def answerer(store: MemoryStore, actor: str = "tester") -> Answerer:
+    return Answerer(store, actor, lambda: 1_000_000)
 
 
 def put_file(store: MemoryStore, content: bytes) -> bytes:
@@ -178,10 +179,12 @@ def test_levels_bring_the_same_without_a_common_manifest(seed: int) -> None:
     assert sent < len(source._bodies) / 2
 
 
-def push(server: MemoryStore, frames: Iterable[Frame], moves: list) -> None:
+def push(
+    server: MemoryStore, frames: Iterable[Frame], moves: list, actor: str = "tester"
+) -> list[bytes]:
     body = encode_announcement(Announcement(moves, "push"))
     stream = [*frames, Frame(FrameType.ANNOUNCE, body)]
-    answerer(server).frames(b"s" * 16, over_the_wire(stream))
+    return answerer(server, actor).frames(b"s" * 16, over_the_wire(stream)).entries
 
 
 def contents(store: MemoryStore, wants: list[ObjectId], haves: list[ObjectId]) -> list[Frame]:
@@ -249,8 +252,60 @@ def test_frames_that_arrived_are_held() -> None:
     assert answerer(server).begin(begin) == set()
     with pytest.raises(StreamBroken):
         answerer(server).frames(begin.session, cut())
-    assert answerer(server).begin(begin) == {frame.name for frame in sent}
+    held = answerer(server).begin(begin)
+    assert held > {frame.name for frame in sent}
+    assert list(left_to_send(frames, held)) == frames[-1:]
     assert answerer(server).begin(Begin(b"t" * 16, [])) == set()
+
+
+@pytest.mark.parametrize("cut", range(12))
+def test_a_fetch_goes_on(cut: int) -> None:
+    """Of a stream that was cut the frames that came do not come again, patches included."""
+    server, client = MemoryStore(), MemoryStore()
+    tree = {b"dir%d/file%d" % (i % 50, i): b"%d" % i for i in range(9000)}
+    first = commit(server, tree)
+    stream = list(answerer(server).fetch(Fetch([first], [])))
+    assert len([frame for frame in stream if frame.type is FrameType.PATCH]) > 2
+    journal = Journal(client, "fetch", Receiver(client), lambda: 1)
+    came = stream[: cut * (len(stream) - 1) // 11]
+    for frame in came:
+        journal.take(frame)
+    journal.save()
+    rest = list(answerer(server).fetch(Fetch([first], [], sorted(client.frames_of("fetch")))))
+    assert rest[:-1] == stream[len(came) : -1]
+    again = Journal(client, "fetch", Receiver(client), lambda: 1)
+    assert take_stream(again, rest) == len(rest) - 1
+    assert set(server._bodies) - set(client._bodies) == set()
+    again.end()
+    assert (client.frames_of("fetch"), client._state, client._leases) == (set(), {}, {})
+
+
+def test_patches_are_left_out_from_the_first_on() -> None:
+    """A patch is left out only where all before it are: it means nothing by itself."""
+    server = MemoryStore()
+    tree = {b"dir%d/file%d" % (i % 50, i): b"%d" % i for i in range(9000)}
+    stream = contents(server, [commit(server, tree)], [])
+    namer = FrameNames()
+    names = [namer.name(frame) for frame in stream]
+    patches = [n for n, frame in enumerate(stream) if frame.type is FrameType.PATCH]
+    for missing in patches:
+        held = set(names) - {names[missing]}
+        assert list(left_to_send(stream, held)) == [stream[n] for n in patches if n >= missing]
+
+
+def test_a_done_announcement_is_known_after_others_moved() -> None:
+    """An answer that was lost is given again, also when somebody has moved refs meanwhile."""
+    server, client = MemoryStore(), MemoryStore()
+    first = commit(client, {b"a": b"1"})
+    second = commit(client, {b"a": b"2"}, (first,))
+    mine = [("main", None, first), ("tags/v1", None, first)]
+    taken = push(server, contents(client, [first], []), mine)
+    push(server, contents(client, [second], [first]), [("main", first, second)])
+    push(server, [], [("deploy/x", None, second)])
+    assert push(server, [], mine) == taken
+    assert len(server.list_log()) == 4
+    with pytest.raises(Conflict):
+        push(server, [], [("main", None, first)], actor="other")
 
 
 def refused(frames: Iterable[Frame], kind: type[GsyncError], store: MemoryStore | None = None):
@@ -428,18 +483,23 @@ def test_many_short_records_fit_their_patches() -> None:
     assert target.missing(parents) == set()
 
 
-@pytest.mark.parametrize("repeated", [False, True])
-def test_a_push_in_parts_arrives_whole(repeated: bool) -> None:
-    """A patch that goes on in the next request goes on there, also when a part comes twice."""
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_push_in_parts_arrives_whole(lost: bool) -> None:
+    """A patch that goes on in the next request goes on there, also when an answer was lost."""
     server, client = MemoryStore(), MemoryStore()
     tree = {b"dir%d/file%d" % (i % 50, i): b"%d" % i for i in range(9000)}
     first = commit(client, tree)
     frames = contents(client, [first], [])
     announce = encode_announcement(Announcement([("main", None, first)], "push"))
-    frames.append(Frame(FrameType.ANNOUNCE, announce))
-    for start in range(0, len(frames), 2):
-        for _ in range(2 if repeated else 1):
-            answerer(server).frames(b"s" * 16, over_the_wire(frames[start : start + 2]))
+    session, last = b"s" * 16, [Frame(FrameType.ANNOUNCE, announce)]
+    rest = frames
+    while rest:
+        answerer(server).frames(session, over_the_wire(rest[:2]))
+        rest = rest[2:]
+        if lost:
+            rest = list(left_to_send(frames, answerer(server).begin(Begin(session, []))))
+    for _ in range(2 if lost else 1):
+        assert len(answerer(server).frames(session, over_the_wire(last)).entries) == 1
     assert server.find_ref("main") == first
     assert server.list_log()[-1].seq == 1
     assert set(client._bodies) - set(server._bodies) == set()
