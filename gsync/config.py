@@ -137,6 +137,7 @@ class Remote:
     url: str
     token_file: str | None = None
     insecure_http: bool = False
+    ca_file: str | None = None
 
     def location(self) -> HttpUrl | PathUrl:
         """Return the URL, parsed."""
@@ -455,7 +456,9 @@ def _remote(name: str, table: _Table) -> Remote:
     url = table.text("url")
     if url is None:
         raise InvalidConfig(table.file, f"remotes.{name} has no url")
-    remote = Remote(url, table.text("token_file"), table.flag("insecure_http"))
+    remote = Remote(
+        url, table.text("token_file"), table.flag("insecure_http"), table.text("ca_file")
+    )
     table.close()
     try:
         check_remote_name(name)

@@ -60,6 +60,8 @@ def add_remote(workdir: Path, name: str, remote: Remote) -> None:
             table["token_file"] = remote.token_file
         if remote.insecure_http:
             table["insecure_http"] = True
+        if remote.ca_file is not None:
+            table["ca_file"] = remote.ca_file
         remotes[name] = table
 
     _edit(workdir / LOCAL_FILE, add)

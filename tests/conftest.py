@@ -42,6 +42,7 @@ SEALED_PREFIXES = ("AWS_", "DOCKER_", "FLY_", "GIT_", "GSYNC_", "LC_", "PG", "XD
 SEALED_NAMES = frozenset(
     (
         *("all_proxy", "ftp_proxy", "http_proxy", "https_proxy", "no_proxy"),
+        *("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE"),
         *("CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR"),
         *("EDITOR", "LANG", "LANGUAGE", "PAGER", "SOURCE_DATE_EPOCH", "TZ", "VISUAL"),
     )

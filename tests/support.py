@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
+from support_nginx import find_nginx
 from support_pg import KNOWN_MAJORS, missing_server
 
 # Components, comma-separated, that must be there: their tests fail instead of skipping.
@@ -58,6 +59,10 @@ def _gnutar() -> str | None:
     return "the tar in PATH is not GNU tar"
 
 
+def _nginx() -> str | None:
+    return _loopback() if find_nginx() else "nginx is not installed"
+
+
 def _root() -> str | None:
     return None if os.geteuid() == 0 else "not run by root"
 
@@ -66,6 +71,7 @@ def _root() -> str | None:
 PROBES: dict[str, Callable[[], str | None]] = {
     "git": _git,
     "gnutar": _gnutar,
+    "nginx": _nginx,
     "pg": missing_server,
     **{f"pg{major}": partial(missing_server, major) for major in KNOWN_MAJORS},
     "proxy": _loopback,

@@ -35,10 +35,11 @@ CODE = """
 import sys, pathlib
 from gsync.protocol.messages import Limits
 from gsync.server.run import serve
-data, port, log_format, part_bytes, prelude, *attached = sys.argv[1:]
+data, port, log_format, part_bytes, prelude, cert, key, *attached = sys.argv[1:]
 exec(prelude, {"pathlib": pathlib})
 serve(pathlib.Path(data), port=int(port), log_format=log_format,
       limits=Limits(part_bytes=int(part_bytes)),
+      tls_cert=pathlib.Path(cert) if cert else None, tls_key=pathlib.Path(key) if key else None,
       attached=[(tenant, pathlib.Path(folder)) for tenant, folder in
                 zip(attached[::2], attached[1::2])])
 """
@@ -65,10 +66,16 @@ class RunningServer:
                 self.tokens[tenant, scope] = there.add_token(tenant, scope, name=scope)[0]
         return self.tokens[tenant, scope]
 
-    def connect(self, tenant: str = "acme", scope: str = "write", base: str = "") -> HttpRemote:
+    def connect(
+        self,
+        tenant: str = "acme",
+        scope: str = "write",
+        base: str = "",
+        ca_file: str | None = None,
+    ) -> HttpRemote:
         """A client that does not wait between attempts."""
-        url = f"{base or self.base}/{tenant}"
-        return HttpRemote(url, self.token(tenant, scope), sleep=lambda _: None)
+        url, token = f"{base or self.base}/{tenant}", self.token(tenant, scope)
+        return HttpRemote(url, token, ca_file=ca_file, sleep=lambda _: None)
 
     def log(self) -> str:
         return self.log_path.read_text()
@@ -90,6 +97,7 @@ def running_server(
     port: int = 0,
     log_format: str = "text",
     part_bytes: int = 32 << 20,
+    tls: tuple[Path, Path] | None = None,
     attached: Mapping[str, Path] | None = None,
     prelude: str = "",
 ) -> Iterator[RunningServer]:
@@ -105,7 +113,8 @@ def running_server(
     with log_path.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", CODE]
-            + [str(data), str(port), log_format, str(part_bytes), prelude, *folders],
+            + [str(data), str(port), log_format, str(part_bytes), prelude]
+            + [*map(str, tls or ("", "")), *folders],
             stdout=subprocess.PIPE,
             stderr=log,
             env={**os.environ, "PYTHONPATH": str(Path(gsync.__file__).parent.parent)},
@@ -113,7 +122,7 @@ def running_server(
     assert process.stdout is not None
     try:
         line = process.stdout.readline().decode()
-        assert line.startswith("listening on http://127.0.0.1:"), log_path.read_text()
+        assert line.startswith("listening on http"), log_path.read_text()
         yield RunningServer(data, process, line.split()[-1], log_path)
     finally:
         process.stdout.close()

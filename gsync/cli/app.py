@@ -80,6 +80,13 @@ class App:
         return self.options.json
 
     @cached_property
+    def run_id(self) -> str:
+        """What names this run of a command to the servers that it talks to."""
+        import secrets
+
+        return secrets.token_hex(8)
+
+    @cached_property
     def environment(self) -> Environment:
         """What the environment says."""
         from gsync.config import environment
@@ -337,6 +344,13 @@ def insecure_option(function: Callable[P, R]) -> Callable[P, R]:
     """Add `--insecure-http`, which every command that takes a URL takes."""
     return click.option(
         "--insecure-http", is_flag=True, help="Let plain http go beyond this machine"
+    )(function)
+
+
+def ca_file_option(function: Callable[P, R]) -> Callable[P, R]:
+    """Add `--ca-file`, which every command takes that makes a remote."""
+    return click.option(
+        "--ca-file", metavar="FILE", help="Trust the certificates in FILE, PEM, and no others"
     )(function)
 
 

@@ -252,7 +252,11 @@ def _start_bar(app: App, label: str, unit: str) -> tuple[Any, Any]:
 
 def report_error(error: GsyncError, *, json: bool) -> int:
     """Print `error` as 10-cli, section 3 says; return its exit code."""
-    _print_error(error.kind, error.message, error.hint, error.details, json=json)
+    hint, run = error.hint, error.details.get("run")
+    if run and not json and not isinstance(error, Conflict):  # one that is nobody's fault
+        found = f"the server's log has it under run {run}"
+        hint = f"{hint}; {found}" if hint else found
+    _print_error(error.kind, error.message, hint, error.details, json=json)
     return exit_code(error)
 
 

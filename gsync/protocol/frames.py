@@ -31,6 +31,9 @@ Cells = tuple[tuple[int, Value], ...]
 
 _LENGTH = struct.Struct(">I")
 
+FRAME_OVERHEAD_BYTES = _LENGTH.size + 1
+"""What a frame's body has before it: the length and the type."""
+
 
 class FrameType(IntEnum):
     """What a frame holds. The numbers are part of the format."""

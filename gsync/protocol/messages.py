@@ -26,6 +26,9 @@ MESSAGE_BYTES_MAX = 1 << 20
 SESSION_BYTES = 16
 REFS_MAX = 10_000
 
+RUN_HEADER = "Gsync-Run"
+RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What names one run of a client in the server's log (06-wire, section 1)."""
 HELD_MAX = 100_000
 """Names of frames in a fetch: some 25 GB of contents."""
 

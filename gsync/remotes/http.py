@@ -6,13 +6,17 @@ function says what an exception of the libraries, and one what a status, means.
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import random
+import secrets
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from functools import partial
+from os.path import expanduser
 from urllib.parse import urlsplit
 
 import requests
@@ -31,8 +35,16 @@ from gsync.errors import (
     Unavailable,
 )
 from gsync.objects.oid import Kind, ObjectId
-from gsync.protocol.frames import Frame, FrameType, StreamBroken, encode_frame, read_frames
+from gsync.protocol.frames import (
+    FRAME_OVERHEAD_BYTES,
+    Frame,
+    FrameType,
+    StreamBroken,
+    encode_frame,
+    read_frames,
+)
 from gsync.protocol.messages import (
+    RUN_HEADER,
     Begin,
     Fetch,
     Hello,
@@ -63,6 +75,9 @@ BACKOFF_S = 0.5
 BACKOFF_MAX_S = 10.0
 RETRY_AFTER_MAX_S = 120.0
 """A server that wants to be left alone for longer is not waited for."""
+
+FIRST_REQUEST_BYTES = 1 << 20
+"""What nginx lets through unless told otherwise; the next request may have twice as much."""
 
 ANSWER_BYTES_MAX = 8 << 20
 _ERROR_BYTES_MAX = 64 << 10
@@ -100,6 +115,10 @@ class ServerBusy(Unavailable):
         self.retry_after_s = retry_after_s
 
 
+class RefusedOnTheWay(TooLarge):
+    """Something between us and the server takes no requests of this size."""
+
+
 class HttpRemote:
     """A tenant of a server.
 
@@ -107,7 +126,8 @@ class HttpRemote:
         url: `http(s)://HOST[:PORT]/TENANT`.
         token: Sent as it is, in the Authorization header and nowhere else; None for none.
         insecure_http: Let a token go through plain http beyond loopback.
-        ca_file: Certificates to trust instead of the usual ones.
+        ca_file: Certificates to trust instead of the usual ones, PEM.
+        run_id: Names what this connection is used for in the server's log; made up unless given.
         stall_s: How long the other side may neither send nor take a byte.
         attempts: How often a request is tried.
         sleep, rand: The clock and the dice of the waits between attempts.
@@ -123,6 +143,7 @@ class HttpRemote:
         *,
         insecure_http: bool = False,
         ca_file: str | None = None,
+        run_id: str | None = None,
         connect_s: float = CONNECT_S,
         stall_s: float = STALL_S,
         attempts: int = ATTEMPTS_MAX,
@@ -139,13 +160,18 @@ class HttpRemote:
         self._timeout = (connect_s, stall_s)
         self._sleep = sleep
         self._rand = rand
+        self.run_id = run_id or secrets.token_hex(8)
+        self._request_bytes = FIRST_REQUEST_BYTES
+        self._request_bytes_max: int | None = None
         self._session = requests.Session()
         # A proxy for the outside world is not asked for a server on this machine.
-        self._session.trust_env = not is_loopback(urlsplit(where.base).hostname or "")
-        if ca_file is not None:
-            self._session.verify = ca_file
+        host = urlsplit(where.base).hostname or ""
+        self._proxies = {"no_proxy": host} if is_loopback(host) else {}
+        # Given with each request: the session's own setting would yield to REQUESTS_CA_BUNDLE.
+        self._verify = expanduser(ca_file) if ca_file is not None else None
         self._session.headers.clear()
         self._session.headers["User-Agent"] = f"gsync/{__version__}"
+        self._session.headers[RUN_HEADER] = self.run_id
         # An auth of our own: without one, requests would look into ~/.netrc.
         self._session.auth = Bearer(token)
         self._session.mount("http://", CountingAdapter(self.traffic))
@@ -172,10 +198,48 @@ class HttpRemote:
         return decode_held(self._ask("begin", encode_begin(begin)))
 
     def frames(self, session: bytes, make_frames: MakeFrames) -> Taken:
-        """Send a stream of frames, anew for each attempt; return what the server made of it."""
+        """Send a stream of frames; return what the server made of it.
+
+        The frames are held in memory, and go in as many requests as it takes: a proxy in
+        between may take small ones only (06-wire, rule 1.5).
+        """
         self.traffic.count_part()
-        name = f"frames/{session.hex()}"
-        return decode_taken(self.retry(lambda: self._read(name, _join(make_frames()))))
+        waiting, count = list(make_frames()), 0
+        while True:
+            batch = _fitting(waiting, self._request_bytes)
+            send = partial(self._send, f"frames/{session.hex()}", batch)
+            try:
+                taken = self.retry(send)
+            except RefusedOnTheWay:
+                self._shrink(batch)
+                continue
+            count += taken.frames
+            del waiting[: len(batch)]
+            if not waiting:
+                return Taken(count, taken.entries)
+            self._request_bytes = min(
+                2 * self._request_bytes, self._request_bytes_max or 2 * self._request_bytes
+            )
+
+    def _send(self, name: str, frames: Sequence[Frame]) -> Taken:
+        return decode_taken(self._read(name, _join(frames)))
+
+    def _shrink(self, refused: Sequence[Frame]) -> None:
+        """Send half as much in a request from now on, or raise when one frame was too much."""
+        if len(refused) <= 1:
+            raise self._named(
+                RefusedOnTheWay(
+                    f"something in front of {self.url} refuses a request of"
+                    f" {sum(map(_wire_bytes, refused))} bytes, which cannot be cut",
+                    hint=RAISE_LIMIT,
+                )
+            )
+        self._request_bytes = self._request_bytes_max = sum(map(_wire_bytes, refused)) // 2
+
+    def _named(self, error: GsyncError) -> GsyncError:
+        """Return `error` with what finds it in the server's log."""
+        error.details.setdefault("run", self.run_id)
+        return error
 
     def retry(self, attempt: Callable[[], T], progress: Callable[[], int] = int) -> T:
         """Return what `attempt` returns, or raise its error when more attempts are no use.
@@ -244,6 +308,8 @@ class HttpRemote:
                 if frame.type in (FrameType.END, FrameType.ERROR):
                     for _ in frames:
                         raise StreamBroken("a frame after the end of a stream")
+                if frame.type is FrameType.ERROR and (error := decode_error(frame.body)):
+                    raise self._named(error)
                 yield frame
         finally:
             response.close()
@@ -259,11 +325,16 @@ class HttpRemote:
             data=body,
             headers={"Content-Type": CONTENT_TYPE},
             timeout=self._timeout,
+            proxies=self._proxies,
+            verify=self._verify,
             stream=True,
             allow_redirects=False,
         )
         try:
             _check_answer(response, self.url)
+        except GsyncError as error:
+            response.close()
+            raise self._named(error) from None
         except BaseException:
             response.close()
             raise
@@ -276,7 +347,16 @@ class HttpRemote:
         except GsyncError:
             raise
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise explain(error, self.url) from error
+            explained = explain(error, self.url)
+            never_there = isinstance(explained, NotConnected)
+            raise (explained if never_there else self._named(explained)) from error
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise Invalid(  # the only one that requests raises as it is
+                f"no certificates to trust for {self.url}: {error}",
+                hint="check the remote's ca_file, or REQUESTS_CA_BUNDLE",
+            ) from error
 
 
 class Bearer(AuthBase):
@@ -309,6 +389,22 @@ def _join(frames: Iterable[Frame]) -> Iterator[bytes]:
             pending.clear()
     if pending:
         yield bytes(pending)
+
+
+def _wire_bytes(frame: Frame) -> int:
+    return len(frame.body) + FRAME_OVERHEAD_BYTES
+
+
+def _fitting(frames: Sequence[Frame], bytes_max: int) -> list[Frame]:
+    """Return the first frames, at least one, that have at most `bytes_max` together."""
+    batch: list[Frame] = []
+    size = 0
+    for frame in frames:
+        size += _wire_bytes(frame)
+        if batch and size > bytes_max:
+            break
+        batch.append(frame)
+    return batch
 
 
 def _read_all(response: requests.Response, bytes_max: int) -> bytes:
@@ -368,11 +464,18 @@ def _derived(response: requests.Response, url: str) -> GsyncError:
     status = response.status_code
     if status == 200 and "Content-Type" not in response.headers:
         return Unavailable(f"{url} broke off in the middle of an answer")
+    if status == 413:
+        return RefusedOnTheWay(
+            f"something in front of {url} refuses a request of this size (413)", hint=RAISE_LIMIT
+        )
     kind = STATUS.get(status, Unavailable if status >= 500 else Invalid)
     what = response.headers.get("Content-Type", "nothing").partition(";")[0][:80]
+    if what == CONTENT_TYPE:
+        return kind(f"{url} answered {status} with an error that cannot be read")
     return kind(
         f"{url} answered {status} with {what}, where {CONTENT_TYPE} is expected",
-        hint="is this a gsync server? A proxy or a login page may have answered for it",
+        hint="is this a gsync server? A proxy or a login page may have answered for it"
+        + (f"; {TRY_HTTPS}" if status == 400 and url.startswith("http:") else ""),
     )
 
 
@@ -387,6 +490,10 @@ def _retry_after_s(response: requests.Response) -> float | None:
         return None
 
 
+class NotConnected(Unavailable):
+    """No connection came about: the other side knows nothing of the request."""
+
+
 def explain(error: Exception, url: str) -> GsyncError:
     """Return what an exception of requests or urllib3 says, in our words."""
     causes = list(_causes(error))
@@ -394,17 +501,42 @@ def explain(error: Exception, url: str) -> GsyncError:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Denied(
                 f"the certificate of {url} is not trusted: {cause.verify_message}",
-                hint="check the address; a certificate of your own goes into REQUESTS_CA_BUNDLE",
+                hint="check the address; certificates of your own authority go into the remote's"
+                " ca_file, or into REQUESTS_CA_BUNDLE",
+            )
+    for cause in causes:
+        if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
+            return Invalid(
+                f"{url} does not speak TLS",
+                hint="is it a server without a certificate? Then its address begins with http://",
+            )
+        if isinstance(cause, ssl.SSLError) and cause.reason in _NO_PEM:
+            return Invalid(
+                f"no certificates to trust for {url}: the file holds none",
+                hint="check the remote's ca_file, or REQUESTS_CA_BUNDLE: PEM is expected",
             )
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
         return Invalid(f"not the URL of a server: {url}")
     what = _TIMED_OUT if any(map(_is_timeout, causes)) else _innermost(causes)
-    return Unavailable(
-        f"{url} cannot be reached or broke off: {what}",
-        hint="check the address and the network; what arrived is kept, so trying again goes on",
+    hint = "check the address and the network; what arrived is kept, so trying again goes on"
+    if url.startswith("http:") and any(isinstance(c, http.client.BadStatusLine) for c in causes):
+        hint = f"{TRY_HTTPS}. Else {hint}"  # it may have waited for a handshake
+    never = any(isinstance(c, _NEVER_CONNECTED) for c in causes)
+    return (NotConnected if never else Unavailable)(
+        f"{url} cannot be reached or broke off: {what}", hint=hint
     )
 
 
+TRY_HTTPS = "does the server speak TLS? Then its address begins with https://"
+RAISE_LIMIT = "raise the proxy's limit: client_max_body_size in nginx, LimitRequestBody in Apache"
+
+_NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+_NO_PEM = ("NO_CERTIFICATE_OR_CRL_FOUND", "NO_START_LINE", "BAD_BASE64_DECODE")
+_NEVER_CONNECTED = (
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+    ssl.SSLError,
+)
 _TIMED_OUT = "no byte for too long"
 
 

@@ -33,6 +33,8 @@ from gsync.protocol.frames import FRAME_BYTES_MAX, Frame, read_frames
 from gsync.protocol.messages import (
     FETCH_BYTES_MAX,
     MESSAGE_BYTES_MAX,
+    RUN_HEADER,
+    RUN_ID,
     SESSION_BYTES,
     Limits,
     decode_begin,
@@ -170,6 +172,7 @@ class Service:
         token = await anyio.to_thread.run_sync(authenticate, limiter=self._messages)
         record = _record(request)
         record.tenant, record.token = token.tenant, token.name
+        record.run = _run_id(request)
         token.check_scope(scope)
         return token
 
@@ -312,6 +315,12 @@ def _session(text: str) -> bytes:
     if len(session) != SESSION_BYTES or session.hex() != text:
         raise Invalid(f"not a session: expected {2 * SESSION_BYTES} hex digits in lower case")
     return session
+
+
+def _run_id(request: Request) -> str | None:
+    """Return what the client calls its run, or None where that is no such name."""
+    text = request.headers.get(RUN_HEADER, "")
+    return text if RUN_ID.fullmatch(text) else None
 
 
 def _record(request: Request) -> Record:

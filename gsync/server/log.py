@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ class Record:
         path: The template of the path, so that no name in it becomes a name of its own.
         tenant: Whose store, once the token was found valid.
         token: The name of the token.
+        run: What the client calls the run of its command, once its token was found valid.
         status: What was answered; 499 when the client had gone.
         error: The kind of what failed.
         bytes_in: Of the body, as far as it was read.
@@ -37,6 +39,7 @@ class Record:
     path: str = "-"
     tenant: str | None = None
     token: str | None = None
+    run: str | None = None
     status: int = 499
     error: str | None = None
     bytes_in: int = 0
@@ -59,11 +62,12 @@ def log_request(record: Record) -> None:
         path=record.path,
         tenant=record.tenant,
         token=record.token,
+        run=record.run,
         status=record.status,
         error=record.error,
         bytes_in=record.bytes_in,
         bytes_out=record.bytes_out,
-        ms=round((time.monotonic() - record.started) * 1000, 1),
+        seconds=round(time.monotonic() - record.started, 4),
     )
 
 
@@ -74,9 +78,14 @@ def log_defect(error: BaseException) -> None:
     _write("defect", error=type(error).__name__, message=str(error)[:500], stack=stack)
 
 
+def log_reload(message: str) -> None:
+    """Write what came of the wish to load the certificate again."""
+    _write("reload", message=message[:500])
+
+
 def log_attached(tenant: str, what: str) -> None:
     """Write what a server did with the folder of a tenant, or why it could not."""
-    _write("attached", tenant=tenant, message=what)
+    _write("attached", tenant=tenant, message=what[:500])
 
 
 def _write(event: str, **fields: Any) -> None:
@@ -102,7 +111,10 @@ def _json(now: str, event: str, fields: dict[str, Any]) -> str:
 
 def _plain(value: Any) -> str:
     text = str(value)
-    return text if text.isprintable() and " " not in text and text else json.dumps(text)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+_PLAIN = re.compile(r"[!#-~]+")  # no space, no quote, nothing that steers a terminal
 
 
 _FORMATTERS: dict[str, Callable[[str, str, dict[str, Any]], str]] = {"text": _text, "json": _json}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -49,6 +50,8 @@ def serve(
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve the tenants of a data directory until SIGTERM or SIGINT.
+
+    SIGHUP loads the certificate and its key again, for connections made from then on.
 
     Args:
         data: The directory, made if absent.
@@ -106,13 +109,14 @@ def _take_in_first(tenants: Tenants) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready."""
+    """Says when it is ready, and loads its certificate again when it is told to."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, self.config)
         await super().startup(sockets)
         if self.started:
             self._ready()
@@ -204,6 +208,24 @@ def _load(config: uvicorn.Config) -> None:
         config.load()
     except OSError as error:
         raise Invalid(f"cannot use the certificate or its key: {error}") from error
+
+
+def _reload(config: uvicorn.Config) -> None:
+    """Take a new certificate into use; one that does not fit its key leaves the old in use."""
+    if config.ssl is None:
+        log.log_reload("nothing to load: there is no certificate")
+        return
+    assert config.ssl_certfile is not None
+    try:
+        # Tried on a context of its own: a half loaded one would refuse everybody.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            config.ssl_certfile, config.ssl_keyfile
+        )
+        config.ssl.load_cert_chain(config.ssl_certfile, config.ssl_keyfile)
+    except OSError as error:
+        log.log_reload(f"the old certificate stays in use; the new one cannot be loaded: {error}")
+    else:
+        log.log_reload("the certificate was loaded again")
 
 
 def _url(scheme: str, listener: socket.socket) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -45,6 +46,8 @@ def clone_repository(
     token: str | None,
     insecure_http: bool,
     token_file: str | None,
+    ca_file: str | None,
+    run_id: str | None = None,
     dry_run: bool,
     command: str,
 ) -> tuple[Moved, int]:
@@ -65,18 +68,21 @@ def clone_repository(
     if not dry_run:
         sweep_beside(os.fsencode(target))
     _check_target(target)
+    to_url = partial(
+        connect, url=url, token=token, insecure_http=insecure_http, ca_file=ca_file, run_id=run_id
+    )
     if dry_run:
-        with connect(None, url, token=token, insecure_http=insecure_http) as connection:
+        with to_url(None) as connection:
             return look(None, "origin", connection), 0
     made = _begun_beside(target)
     made.mkdir(parents=True, exist_ok=True)
     with locked(made / "lock", command, wait_s=0):
         try:
             _check_target(target)
-            remote = Remote(url, token_file, insecure_http)
+            remote = Remote(url, token_file, insecure_http, ca_file)
             with _open_begun(made, remote) as repo, repo.writing(command):
                 repo.recorder(command).explain("remove the folder that it made instead", final=True)
-                with connect(repo, url, token=token, insecure_http=insecure_http) as connection:
+                with to_url(repo) as connection:
                     moved = clone(repo, "origin", connection)
                 tree = made / "tree"
                 count = fill_folder(repo, tree) if moved.new else 0

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gsync.config import expand
 from gsync.sync.repository import STORE, Repository, scan
 
 FREE_BYTES_MIN = 1 << 30
@@ -93,9 +94,9 @@ def _remotes(repo: Repository) -> Iterator[Finding]:
             yield Finding(
                 "problem", f"remote {name} is plain http beyond this machine", "use https"
             )
-        token_file = remote.token_file
-        if token_file is not None and not Path(token_file).is_file():
-            yield Finding("problem", f"remote {name}: no token file {token_file}", "make it")
+        for what, file in (("token", remote.token_file), ("certificate", remote.ca_file)):
+            if file is not None and not Path(expand(file)).is_file():
+                yield Finding("problem", f"remote {name}: no {what} file {file}", "make it")
 
 
 def _is_loopback(url: str) -> bool:

@@ -95,6 +95,12 @@ class Behind(Conflict):
         )
 
 
+_REWRITTEN = (
+    "the server's history was rewritten or restored from an old copy; find out which before"
+    " going on. 'gsync remote remove' and 'add' accept the new one"
+)
+
+
 class _Exchange:
     """One conversation with one remote, and its count."""
 
@@ -110,7 +116,10 @@ class _Exchange:
         """Say hello, and check that the remote's log goes on from what was seen of it."""
         kept = self.repo.store.last_remote_entry(self.remote)
         welcome = self.connection.hello(Hello(1, (kept.seq, kept.hash) if kept else None))
-        self._follow_log(kept, welcome)
+        try:
+            self._follow_log(kept, welcome)
+        except LogBroken as error:
+            raise LogBroken(f"{self.remote}: {error.message}", hint=_REWRITTEN) from error
         return welcome
 
     def _follow_log(self, kept: LogEntry | None, welcome: Welcome) -> None:
@@ -126,11 +135,9 @@ class _Exchange:
         check_chain(entries, kept)
         if (welcome.head or (0, bytes(32))) != ((last.seq, last.hash) if last else (0, bytes(32))):
             raise LogBroken(
-                f"the ref log of {self.remote} does not continue the one seen before:"
+                "the ref log does not continue the one seen before:"
                 f" expected to reach entry {last.seq if last else 0},"
                 f" found a log that ends at {welcome.head[0] if welcome.head else 0}",
-                hint="the server's history was rewritten or restored from an old copy; find out"
-                " which before going on. 'gsync remote remove' and 'add' accept the new one",
             )
         self.repo.store.append_remote_log(self.remote, entries)
 
@@ -456,11 +463,15 @@ def connect(
     *,
     token: str | None = None,
     insecure_http: bool = False,
+    ca_file: str | None = None,
+    run_id: str | None = None,
     create: bool = False,
 ) -> Iterator[Connection]:
     """Open a connection to the remote at `url`: HTTP, or a store on this machine.
 
     Args:
+        ca_file: Certificates to trust instead of the usual ones.
+        run_id: Names the command to the server.
         create: Make a bare store where a path is absent or an empty directory.
 
     Raises:
@@ -483,6 +494,8 @@ def connect(
         url,
         token,
         insecure_http=insecure_http,
+        ca_file=ca_file,
+        run_id=run_id,
         connect_s=limits.connect_s,
         stall_s=limits.stall_s,
         attempts=limits.attempts,

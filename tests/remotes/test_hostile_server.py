@@ -566,7 +566,11 @@ def start_with(folder: Path, err, *command: str) -> subprocess.Popen[bytes]:
 BIG = pack([(1, bytes([n]) * (1 << 20)) for n in [0]])
 ENDLESS: dict[str, tuple[dict[str, Answer], str, int]] = {
     "hello": ({"hello": lambda _: endless(b"\0" * (1 << 20), 1100)}, "too_large", 0),
-    "an error": ({"hello": lambda _: endless(b"\0" * (1 << 20), 1100, status=500)}, "too_large", 0),
+    "an error": (
+        {"hello": lambda _: endless(b"\0" * (1 << 20), 1100, status=500)},
+        "unavailable",
+        0,
+    ),
     "a frame": ({"fetch": lambda _: endless(b"\0\x10\0\0\1" + b"x" * 100_000, 11_000)}, "any", 0),
     "frames": ({"fetch": lambda _: endless(BIG, 1100)}, "corrupt", 1 << 30),
 }

@@ -182,7 +182,6 @@ def test_nothing_else_is_tried_again(error: type[GsyncError]) -> None:
         (403, Denied),
         (404, NotFound),
         (409, Conflict),
-        (413, TooLarge),
         (418, Invalid),
         (422, Corrupt),
         (200, Invalid),
@@ -236,8 +235,8 @@ def test_a_redirect_is_not_followed() -> None:
         assert len(script.requests) == 1
 
 
-def test_a_push_is_made_anew_for_each_attempt() -> None:
-    """A stream that was cut is sent again from its first frame."""
+def test_a_push_is_sent_anew_with_each_attempt() -> None:
+    """A stream that was cut is sent again from its first frame; it is made once."""
     frames = [Frame(FrameType.PACK, b"x" * 100_000), Frame(FrameType.END, b"y")]
     made = []
 
@@ -248,7 +247,7 @@ def test_a_push_is_made_anew_for_each_attempt() -> None:
     steps: list[bytes | str] = ["reset", answer(503, b""), answer(200, encode_taken(Taken(2, [])))]
     with scripted(*steps) as (remote, script):
         assert remote.frames(b"s" * 16, make) == Taken(2, [])
-        assert len(made) == 3
+        assert len(made) == 1
         last = script.requests[-1]
         assert all(each.body in last for each in frames)
         assert f"/acme/v1/frames/{(b's' * 16).hex()} ".encode() in last
@@ -265,6 +264,60 @@ def test_what_fails_while_a_stream_is_made_is_not_the_networks_fault() -> None:
         with pytest.raises(Corrupt, match="our own store"):
             remote.frames(b"s" * 16, make)
         assert script.waits == []
+
+
+PAGE_413 = answer(413, b"<html>too large", "text/html")
+
+
+def test_a_proxys_limit_halves_the_requests() -> None:
+    """What something in between refuses goes in smaller requests; nothing goes twice, all goes."""
+    frames = [Frame(FrameType.PACK, bytes([n]) * 100_000) for n in range(8)]
+    good = answer(200, encode_taken(Taken(2, [])))
+    steps: list[bytes | str] = [PAGE_413, PAGE_413, good, good, good, good, good]
+    with scripted(*steps) as (remote, script):
+        assert remote.frames(b"s" * 16, lambda: frames) == Taken(2 * 4, [])
+        assert remote.frames(b"s" * 16, lambda: frames[:2]) == Taken(2, [])
+    there = [[n for n in range(8) if bytes([n]) * 100 in r] for r in script.requests]
+    assert there[0] == list(range(8)) and there[1] == [0, 1, 2, 3]
+    assert there[2:] == [[0, 1], [2, 3], [4, 5], [6, 7], [0, 1]]
+    assert script.waits == []
+
+
+def test_a_limit_below_one_frame_is_named() -> None:
+    """Where nothing can be cut any more, the error says how much was refused, and which setting."""
+    frames = [Frame(FrameType.PACK, b"x" * 100_000), Frame(FrameType.PACK, b"y" * 50_000)]
+    with scripted(*[PAGE_413] * 3) as (remote, script):
+        with pytest.raises(TooLarge, match="refuses a request of 100005 bytes") as caught:
+            remote.frames(b"s" * 16, lambda: frames)
+        assert "client_max_body_size" in (caught.value.hint or "")
+        assert len(script.requests) == 2
+        with pytest.raises(TooLarge, match="413") as caught:
+            remote.hello(HELLO)
+        assert "client_max_body_size" in (caught.value.hint or "")
+
+
+def test_requests_begin_small_and_grow() -> None:
+    """The first has what a proxy's usual limit lets through; each that is taken doubles it."""
+    frames = [Frame(FrameType.PACK, bytes([n]) * 262_144) for n in range(20)]
+    good = answer(200, encode_taken(Taken(1, [])))
+    with scripted(*[good] * 9) as (remote, script):
+        remote.frames(b"s" * 16, lambda: frames)
+    assert [sum(bytes([n]) * 99 in r for n in range(20)) for r in script.requests] == [3, 7, 10]
+    assert len(script.requests[0].partition(b"\r\n\r\n")[2]) < 1 << 20
+
+
+def test_the_run_is_named() -> None:
+    """Each request carries one id, and an error that the other side knows of shows it."""
+    refusal = answer(403, encode_error(Denied("no")))
+    with scripted(GOOD, refusal, answer(502, b"", "text/html"), GOOD) as (remote, script):
+        remote.hello(HELLO)
+        with pytest.raises(Denied) as caught:
+            remote.hello(HELLO)
+        remote.hello(HELLO)
+        assert caught.value.details == {"run": remote.run_id}
+        assert len(remote.run_id) == 16
+        header = f"Gsync-Run: {remote.run_id}\r\n".encode()
+        assert [r.count(header) for r in script.requests] == [1, 1, 1, 1]
 
 
 def test_a_stream_that_breaks_off_is_the_readers_to_repeat() -> None:
@@ -287,7 +340,7 @@ def test_the_token_goes_into_one_header() -> None:
     """The request has one Authorization header and few others; without a token, none."""
     with scripted(GOOD) as (remote, script):
         remote.hello(HELLO)
-    names = sorted(line.split(b":")[0].lower() for line in script.requests[0].split(b"\r\n")[1:6])
+    names = sorted(line.split(b":")[0].lower() for line in script.requests[0].split(b"\r\n")[1:7])
     head = script.requests[0].partition(b"\r\n\r\n")[0]
     assert names[0] == b"accept-encoding"
     assert head.count(b"gs_secret") == 1

@@ -29,6 +29,9 @@ class Claim(NamedTuple):
     tests: tuple[str, ...]
 
 
+ATTEMPTS = "tests/remotes/test_http_attempts.py::"
+LOG = "tests/server/test_log.py::"
+TLS = "tests/server/test_tls.py::"
 TRANSFER = "tests/transfer/test_transfer.py::"
 CHECKOUT = "tests/replicas/files/test_checkout.py::"
 LIVE = "tests/replicas/files/test_live.py::"
@@ -1089,6 +1092,56 @@ CLAIMS = (
         'if scheme == "http" and not insecure_http and not _LOOPBACK.fullmatch(host):',
         'if scheme == "http" and not insecure_http and not _LOOPBACK.match(host):',
         ("tests/test_config.py::test_urls_rejected",),
+    ),
+    # --- The road to a server
+    Claim(
+        "token-in-the-log",
+        "No token is written to the server's log: only its name is.",
+        "gsync/server/app.py",
+        "record.tenant, record.token = token.tenant, token.name",
+        "record.tenant, record.token = token.tenant, secret",
+        (
+            LOG + "test_a_run_is_found_and_no_secret",
+            "tests/server/test_requests.py::test_the_log_names_and_shows_no_secret",
+        ),
+    ),
+    Claim(
+        "run-unchecked",
+        "What a client calls its run reaches the log only if it is a short name.",
+        "gsync/server/app.py",
+        "return text if RUN_ID.fullmatch(text) else None",
+        "return text or None",
+        (LOG + "test_a_run_that_is_no_name_is_left_out",),
+    ),
+    Claim(
+        "log-unescaped",
+        "A line of the log is one line, whatever stands in its values.",
+        "gsync/server/log.py",
+        "return text if _PLAIN.fullmatch(text) else json.dumps(text)",
+        "return text",
+        (LOG + "test_values_are_one_line",),
+    ),
+    Claim(
+        "proxy-limit-fatal",
+        "A proxy's limit on requests makes them smaller, and does not end a push.",
+        "gsync/remotes/http.py",
+        "if len(refused) <= 1:",
+        "if refused:",
+        (
+            ATTEMPTS + "test_a_proxys_limit_halves_the_requests",
+            "tests/server/test_nginx.py::test_push_pull_clone",
+        ),
+    ),
+    Claim(
+        "certificate-unchecked",
+        "A server whose certificate is not trusted gets no token.",
+        "gsync/remotes/http.py",
+        "verify=self._verify,",
+        "verify=False,",
+        (
+            TLS + "test_nobody_vouches",
+            TLS + "test_what_the_certificate_says",
+        ),
     ),
     # --- Peers that lie, and damage
     Claim(

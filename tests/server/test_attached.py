@@ -516,7 +516,7 @@ def test_an_edit_between_database_and_folder(
 KILLED = {
     "before the database": ("checkout", "check_changes"),
     "before the folder": ("checkout", "_swap"),
-    "before the refs": ("repository", "Repository.move_refs"),
+    "before the refs": ("checkout", "_end"),
 }
 KILL = """
 import os, signal

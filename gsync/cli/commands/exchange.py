@@ -13,6 +13,7 @@ from gsync.cli.app import (
     App,
     P,
     R,
+    ca_file_option,
     command,
     dry_run_option,
     insecure_option,
@@ -21,7 +22,7 @@ from gsync.cli.app import (
     token_file_option,
 )
 from gsync.cli.changes import change_json, status_lines
-from gsync.cli.output import emit, short, size
+from gsync.cli.output import detail, emit, short, size
 from gsync.errors import Invalid, NotFound
 from gsync.sync.exchange import Moved
 
@@ -48,9 +49,16 @@ def connector(
     token = None
     if found.url.startswith("http"):
         token = find_token(found.url, token_file or found.token_file)
+        detail(app, f"run {app.run_id}")
     insecure = insecure or found.insecure_http
     return name, lambda: connect(
-        repo, found.url, token=token, insecure_http=insecure, create=create
+        repo,
+        found.url,
+        token=token,
+        insecure_http=insecure,
+        ca_file=found.ca_file,
+        run_id=app.run_id,
+        create=create,
     )
 
 
@@ -354,6 +362,7 @@ def _pushed_lines(name: str, pushed: Moved | None) -> list[str]:
 @click.argument("folder", required=False, metavar="[DIR]", type=click.Path(path_type=Path))
 @token_file_option
 @insecure_option
+@ca_file_option
 @dry_run_option
 @click.pass_obj
 def clone(
@@ -362,6 +371,7 @@ def clone(
     folder: Path | None,
     token_file: str | None,
     insecure_http: bool,
+    ca_file: str | None,
     dry_run: bool,
 ) -> None:
     """Make a new repository in DIR with all that URL has."""
@@ -371,13 +381,20 @@ def clone(
     target = app.directory / (folder or Path(name_from_url(url)))
     if "://" not in url:
         url = os.path.abspath(app.directory / url)
-    token = find_token(url, token_file) if url.startswith("http") else None
+    token = None
+    if url.startswith("http"):
+        token = find_token(url, token_file)
+        detail(app, f"run {app.run_id}")
+    if ca_file is not None:
+        ca_file = str(app.directory / ca_file)
     moved, count = clone_repository(
         url,
         target,
         token=token,
         insecure_http=insecure_http,
         token_file=token_file,
+        ca_file=ca_file,
+        run_id=app.run_id,
         dry_run=dry_run,
         command="gsync clone",
     )

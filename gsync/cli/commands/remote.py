@@ -9,6 +9,7 @@ import click
 
 from gsync.cli.app import (
     App,
+    ca_file_option,
     dry_run_option,
     group,
     insecure_option,
@@ -27,10 +28,17 @@ def remote() -> None:
 @click.argument("url")
 @token_file_option
 @insecure_option
+@ca_file_option
 @dry_run_option
 @click.pass_obj
 def add(
-    app: App, name: str, url: str, token_file: str | None, insecure_http: bool, dry_run: bool
+    app: App,
+    name: str,
+    url: str,
+    token_file: str | None,
+    insecure_http: bool,
+    ca_file: str | None,
+    dry_run: bool,
 ) -> None:
     """Call the store at URL by NAME
 
@@ -47,12 +55,14 @@ def add(
     text = str(where) if isinstance(where, HttpUrl) else os.path.abspath(where.path)
     if token_file is not None:
         token_file = str(app.directory / token_file)
+    if ca_file is not None:
+        ca_file = str(app.directory / ca_file)
     with app.open() as repo, repo.locked("gsync remote"):
         if dry_run:
             if name in repo.config.remotes:
                 raise Conflict(f"a remote is called {name!r} already")
         else:
-            add_remote(repo.workdir, name, Remote(text, token_file, insecure_http))
+            add_remote(repo.workdir, name, Remote(text, token_file, insecure_http, ca_file))
     emit(
         app,
         {"name": name, "url": text},
@@ -80,12 +90,14 @@ def list_(app: App) -> None:
 @dry_run_option
 @click.pass_obj
 def remove(app: App, name: str, dry_run: bool) -> None:
-    """Forget the store called NAME; nothing is removed there"""
+    """Forget the store called NAME, its refs and its log; nothing is removed there"""
     from gsync.configedit import remove_remote
 
     with app.open() as repo, repo.locked("gsync remote"):
         url = repo.config.remote(name).url
         if not dry_run:
+            # First: what is half forgotten is fetched again, what is half kept would be believed.
+            repo.store.drop_remote(name)
             remove_remote(repo.workdir, name)
     emit(
         app,
