@@ -1,0 +1,1 @@
+"""Speed, side by side with other programs: `python -m benchmarks --help`, and README.md."""
