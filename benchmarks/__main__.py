@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -33,8 +34,11 @@ QUICK = ("startup", "real", "small", "large", "link", "history")
 def main() -> int:
     """Measure, print the page, and write the files; the exit code is 1 when something failed."""
     options = _options()
-    versions, missing = _peers(options.peers)
     work = Path(tempfile.mkdtemp(prefix="gsync-bench-", dir=options.work))
+    # As after an installation: compiled once, in the warm-up, whatever the environment says.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(work / "pycache")
+    versions, missing = _peers(options.peers)
     sizes = {name: value for name in SIZES if (value := getattr(options, name)) is not None}
     bench = Bench(work, options.runs, [*versions], options.quick, sizes, options.tree)
     about: dict[str, object] = {
@@ -44,6 +48,7 @@ def main() -> int:
         "not installed": ", ".join(missing) or "none",
         "runs": f"{options.runs} after a warm-up",
     }
+    page = ""
     try:
         for name in options.only:
             try:

@@ -41,7 +41,8 @@ def bars(
             color, middle = _color(tools, tool), y + ROW / 2 - 1
             width = max(1.0, x(median) - LEFT)
             out.append(
-                f'<rect x="{LEFT}" y="{y:.1f}" width="{width:.1f}" height="{ROW - 2}" fill="{color}"/>'
+                f'<rect x="{LEFT}" y="{y:.1f}" width="{width:.1f}" height="{ROW - 2}"'
+                f' fill="{color}"/>'
             )
             out.append(_line(x(least), middle, x(most), middle, "#222"))
             out.append(_text(x(most) + 5, y + ROW - 4, _short(median)))

@@ -3,7 +3,7 @@
 S   many small texts in a tree, 512 bytes to 8 KiB, about 50 in a directory
 U   1 % of S changed: 55 of 100 edited, 15 deleted, 15 renamed, 15 added
 L   one large file, by turns a MiB of noise and a MiB of text; its edit inserts 1,052,909 bytes at
-    10 % and overwrites 64 KiB at 60 %. The odd number keeps blocks of a fixed size from looking good
+    10 % and overwrites 64 KiB at 60 %: an odd number, or blocks of a fixed size would look good
 R   a tree of 80 files as of a service's configuration, or a copy of one that is given; one edit
 """
 
@@ -16,6 +16,7 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 EPOCH_S = 1_700_000_000
 MIB = 1 << 20
@@ -23,35 +24,10 @@ INSERT_BYTES, OVERWRITE_BYTES = 1_052_909, 64 << 10
 PER_DIRECTORY = 50
 OWN = (".git", ".gsync", "gsync.toml")  # what tools keep inside a tree
 
-SYLLABLES = [
-    "ar",
-    "be",
-    "con",
-    "da",
-    "el",
-    "fi",
-    "gra",
-    "ho",
-    "in",
-    "ja",
-    "ke",
-    "lo",
-    "men",
-    "nor",
-    "op",
-    "pra",
-    "qui",
-    "ren",
-    "sta",
-    "tor",
-    "ul",
-    "ver",
-    "wi",
-    "ex",
-    "yo",
-    "za",
-    "ter",
-]
+SYLLABLES = (
+    *("ar", "be", "con", "da", "el", "fi", "gra", "ho", "in", "ja", "ke", "lo", "men", "nor"),
+    *("op", "pra", "qui", "ren", "sta", "tor", "ul", "ver", "wi", "ex", "yo", "za", "ter"),
+)
 # Short words first: they are drawn far more often, as in prose.
 WORDS = [
     "".join(parts)
@@ -206,7 +182,7 @@ def _mixed(r: random.Random, pool: bytes) -> bytes:
     return bytes(out[:MIB])
 
 
-def _copy(source, target, count: int) -> None:  # type: ignore[no-untyped-def]
+def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
     while count > 0:
         block = source.read(min(count, MIB))
         target.write(block)

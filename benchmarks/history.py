@@ -26,14 +26,14 @@ def run(bench: Bench) -> None:
     tools = [kind(trees[kind.in_tree], folder / kind.name) for kind in kinds]
     for tool in tools:
         tool.prepare()
-        run_commands(tool.snapshot())  # type: ignore[attr-defined]
+        run_commands(tool.do("snapshot"))
     for number in range(count):
         for tree in trees.values():
             data.change_small(tree, number, CHANGES)
         part = 1 + number * PARTS // count
         for tool in tools:
             before = tool.sizes()[0]
-            commands: list[Command] = tool.snapshot()  # type: ignore[attr-defined]
+            commands: list[Command] = tool.do("snapshot")
             usage = run_commands(commands)
             grown = tool.sizes()[0] - before
             what = ("history", name, f"tenth {part:02}", tool.name, number + 1)
@@ -41,7 +41,7 @@ def run(bench: Bench) -> None:
                 Sample(*what, usage.wall_s, usage.cpu_s, peak_mib=usage.peak_mib, store_bytes=grown)
             )
     for tool in tools:
-        usage = run_commands(tool.gc())  # type: ignore[attr-defined]
+        usage = run_commands(tool.do("gc"))
         size, disk = tool.sizes()
         what = ("history", name, "after gc", tool.name, 1)
         bench.add(

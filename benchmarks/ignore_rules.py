@@ -43,11 +43,11 @@ def run(bench: Bench) -> None:
                 (tree / FILES[name]).write_text(PATTERNS)
             tool = TOOLS[name](tree, folder / f"{name}-{rules}-home")
             tool.prepare()
-            run_commands(tool.snapshot())  # type: ignore[attr-defined]
+            run_commands(tool.do("snapshot"))
             tools.append(("12 patterns" if rules else "no patterns", tool))
     for number in range(bench.runs + 1):
         for op, tool in tools:
-            usage = run_commands(tool.status())  # type: ignore[attr-defined]
+            usage = run_commands(tool.do("status"))
             what = ("ignore", chosen.name, op, tool.name, number)
             bench.add(Sample(*what, usage.wall_s, usage.cpu_s, peak_mib=usage.peak_mib))
     gone(folder)

@@ -1,8 +1,9 @@
-"""From samples to files: raw runs, a summary, a Markdown page and charts; losing rows come first."""
+"""From samples to files: raw runs, a summary, a page and charts; losing rows come first."""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -12,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import charts
-from benchmarks.measure import METRICS, Key, Spread, summarize
+from benchmarks.measure import METRICS, Spread, summarize
 from benchmarks.scenario import Bench
 from benchmarks.targets import OURS, Summary, Verdict, judge
 
@@ -23,11 +24,12 @@ def machine(folder: Path) -> dict[str, str]:
     """Return what a figure depends on."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     model = re.search(r"model name\s*: (.*)", info)
+    name = model[1] if model else platform.machine()
     memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())
     how = ["findmnt", "-no", "FSTYPE", "-T", str(folder)]
     return {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "processors": f"{len(_processors())} x {model[1] if model else platform.machine()}",
+        "processors": f"{len(os.sched_getaffinity(0))} x {name}",
         "memory": f"{int(memory[1]) / 2**20:.0f} GiB" if memory else "unknown",
         "file system": subprocess.run(how, capture_output=True, text=True).stdout.strip(),
         "system": f"{platform.system()} {platform.release()}",
@@ -95,8 +97,9 @@ def _page(
                  _figure(t.metric, v.theirs), limit, found, v.said)  # fmt: skip
         yield f"| {' | '.join(cells)} |"
     yield "\n## All operations\n"
-    yield "Median (least to most). Ordered by ours against the best peer's wall time, losing first.\n"
-    yield f"| where | operation | tool | {' | '.join(METRICS[name] for name in SHOWN)} | ours / it |"
+    yield "Median (least to most). Ordered by ours against the best peer's wall time.\n"
+    heads = ["where", "operation", "tool", *(METRICS[name] for name in SHOWN), "ours / it"]
+    yield f"| {' | '.join(heads)} |"
     yield "|" + "---|" * (len(SHOWN) + 4)
     for row in _ordered(summary):
         yield from _rows(summary, row)
@@ -201,14 +204,5 @@ def _figure(name: str, value: float | None) -> str:
     return f"{value:.0f}" if name == "peak_mib" else f"{value:.3g}"
 
 
-def _processors() -> set[int]:
-    import os
-
-    return os.sched_getaffinity(0)
-
-
 def _dump(path: Path, document: object) -> None:
     path.write_text(json.dumps(document, indent=1) + "\n")
-
-
-__all__ = ["Key", "machine", "write"]

@@ -26,8 +26,9 @@ sys.path.append(str(ROOT / "tests"))
 from proxy import Proxy
 
 ALL = frozenset(
-    ["snapshot", "status", "restore", "send", "clone", "push_nothing", "snapshot_change", "send_change", "pull", "diff", "verify", "gc"]
-)  # fmt: skip
+    ("snapshot", "status", "restore", "send", "clone", "push_nothing", "pull_nothing")
+    + ("snapshot_change", "send_change", "pull", "diff", "verify", "gc")
+)
 
 
 @dataclass
@@ -173,6 +174,7 @@ class Scenario:
             step.send("send", "snapshot")
             step.all("push_nothing")
             step.all("clone", target="clone", check=True)
+            step.all("pull", name="pull_nothing", target="clone")
             for tree in trees:
                 self.set.change(tree, number + 1)
             step.all("snapshot", name="snapshot_change")
@@ -210,7 +212,7 @@ class _Step:
             if not tool.does(method) or (op != "snapshot" and not self._reaches(tool, op)):
                 continue
             arguments = [tool.home / target] if target else []
-            self._one(tool, needed, lambda m=method, t=tool, a=arguments: getattr(t, m)(*a))  # type: ignore[misc]
+            self._one(tool, needed, lambda t=tool, m=method, a=arguments: t.do(m, *a))
             if check and self._number == 0 and tool.name not in self._broken:
                 found, expected = data.digest(tool.home / target), data.digest(tool.tree)
                 if found != expected:
@@ -223,12 +225,12 @@ class _Step:
                 continue
             if tool.does("push"):
                 pushed = "push" + name.removeprefix("send")
-                self._one(tool, pushed, tool.push)  # type: ignore[attr-defined]
+                self._one(tool, pushed, lambda t=tool: t.do("push"))
                 parts = [self._last.get((tool.name, part)) for part in (after, pushed)]
                 if all(parts) and name in self._of.only:
                     self._of.bench.add(together(name, [part for part in parts if part]))
             elif tool.does("send"):
-                self._one(tool, name, tool.send)  # type: ignore[attr-defined]
+                self._one(tool, name, lambda t=tool: t.do("send"))
 
     def _reaches(self, tool: Tool, op: str) -> bool:
         return tool.server is not None or op not in ("push_nothing", "clone", "pull")

@@ -43,14 +43,14 @@ def _round(
         tool = TOOLS[name](tree, folder / f"c{number}-{clients}-{i}")
         tool.prepare()
         tool.connect(server, f"{server.host}:{server.port}", served)
-        run_commands(tool.snapshot())  # type: ignore[attr-defined]
+        run_commands(tool.do("snapshot"))
         tools.append(tool)
 
     def push(tool: Tool) -> float:
-        return run_commands(tool.push()).cpu_s  # type: ignore[attr-defined]
+        return run_commands(tool.do("push")).cpu_s
 
     def clone(tool: Tool) -> float:
-        return run_commands(tool.clone(tool.home / "clone")).cpu_s  # type: ignore[attr-defined]
+        return run_commands(tool.do("clone", tool.home / "clone")).cpu_s
 
     for op, act in (("push", push), ("clone", clone)):
         began, cpu = time.monotonic(), server.cpu()

@@ -26,7 +26,7 @@ def run(bench: Bench) -> None:
         if name in bench.peers:
             tools[name] = tool = TOOLS[name](tree, folder / name)
             tool.prepare()
-            run_commands(tool.snapshot())  # type: ignore[attr-defined]
+            run_commands(tool.do("snapshot"))
     env = tools["gsync"].env
 
     def python(*argv: str) -> list[Command]:
@@ -38,7 +38,7 @@ def run(bench: Bench) -> None:
         ("--version", "gsync"): python("-m", "gsync", "--version"),
         ("--help", "gsync"): python("-m", "gsync", "--help"),
         ("log -n 1", "gsync"): python("-m", "gsync", "log", "-n", "1"),
-        **{("status", name): tool.status() for name, tool in tools.items()},  # type: ignore[attr-defined]
+        **{("status", name): tool.do("status") for name, tool in tools.items()},
     }
     for number in range(bench.runs * TIMES + 1):
         for (op, tool_name), commands in cases.items():

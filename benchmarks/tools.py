@@ -19,7 +19,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
@@ -95,11 +95,18 @@ class Tool:
 
     def does(self, op: str) -> bool:
         """Return whether it has that operation."""
-        return hasattr(self, op)
+        return getattr(self, op, None) is not None
 
-    def command(self, *argv: str, folder: Path | None = None, **env: str) -> Command:
+    def do(self, op: str, *targets: Path) -> Commands:
+        """Return the commands of one operation, by its name."""
+        commands: Commands = getattr(self, op)(*targets)
+        return commands
+
+    def command(
+        self, *argv: str, folder: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> Command:
         """Return a command of this tool, in its tree unless said otherwise."""
-        return Command(argv, folder or self.tree, {**self.env, **env})
+        return Command(argv, folder or self.tree, {**self.env, **(env or {})})
 
     def untimed(self, *argv: str, folder: Path | None = None) -> str:
         """Run something that is no part of a figure."""
@@ -214,20 +221,23 @@ class Git(Tool):
 
     def snapshot(self) -> Commands:
         commit = ("git", "commit", "-q", "-m", "state")
-        return [self.command("git", "add", "-A", **self.where), self.command(*commit, **self.where)]
+        return [
+            self.command("git", "add", "-A", env=self.where),
+            self.command(*commit, env=self.where),
+        ]
 
     def status(self) -> Commands:
-        return [self.command("git", "status", "--porcelain", **self.where)]
+        return [self.command("git", "status", "--porcelain", env=self.where)]
 
     def restore(self, target: Path) -> Commands:
         target.mkdir()
         where = {**self.where, "GIT_WORK_TREE": str(target)}
         where["GIT_INDEX_FILE"] = str(self.home / "restore.index")
         argv = ("git", "checkout", "-q", "-f", "HEAD", "--", ".")
-        return [self.command(*argv, folder=target, **where)]
+        return [self.command(*argv, folder=target, env=where)]
 
     def push(self) -> Commands:
-        return [self.command("git", "push", "-q", "origin", "HEAD:refs/heads/main", **self.where)]
+        return [self.command("git", "push", "-q", "origin", "HEAD:refs/heads/main", env=self.where)]
 
     def clone(self, target: Path) -> Commands:
         url = f"http://{self.address}/{self.place}.git"
@@ -237,13 +247,13 @@ class Git(Tool):
         return [self.command("git", "pull", "-q", "--ff-only", folder=target)]
 
     def diff(self) -> Commands:
-        return [self.command("git", "diff", "--name-status", "HEAD~1", "HEAD", **self.where)]
+        return [self.command("git", "diff", "--name-status", "HEAD~1", "HEAD", env=self.where)]
 
     def verify(self) -> Commands:
-        return [self.command("git", "fsck", "--full", "--no-progress", **self.where)]
+        return [self.command("git", "fsck", "--full", "--no-progress", env=self.where)]
 
     def gc(self) -> Commands:
-        return [self.command("git", "gc", "-q", "--prune=now", **self.where)]
+        return [self.command("git", "gc", "-q", "--prune=now", env=self.where)]
 
 
 class Restic(Tool):
@@ -259,7 +269,7 @@ class Restic(Tool):
     def connect(self, server: Server, address: str, served: Path) -> None:
         super().connect(server, address, served)
         self.remote = {"RESTIC_REPOSITORY": f"rest:http://{address}/{self.place}"}
-        run([self.command("restic", "init", folder=self.home, **self.remote)])
+        run([self.command("restic", "init", folder=self.home, env=self.remote)])
 
     def snapshot(self) -> Commands:
         return [self.command("restic", "backup", "-q", ".")]
@@ -270,13 +280,13 @@ class Restic(Tool):
         return [self.command("restic", "restore", "-q", "latest", "--target", str(target))]
 
     def send(self) -> Commands:
-        return [self.command("restic", "backup", "-q", ".", **self.remote)]
+        return [self.command("restic", "backup", "-q", ".", env=self.remote)]
 
     push_nothing = send
 
     def clone(self, target: Path) -> Commands:
         argv = ("restic", "restore", "-q", "latest", "--target", str(target))
-        return [self.command(*argv, **self.remote)]
+        return [self.command(*argv, env=self.remote)]
 
     def diff(self) -> Commands:
         lines = self.untimed("restic", "snapshots", "-c").splitlines()
@@ -357,9 +367,6 @@ class RsyncZ(Rsync):
     name, how = "rsync -z", "-az"
 
     snapshot = status = None  # type: ignore[assignment]
-
-    def does(self, op: str) -> bool:
-        return getattr(self, op, None) is not None
 
 
 class Casync(Tool):

@@ -71,9 +71,9 @@ def _gsync(bench: Bench, folder: Path) -> None:
     server: Server
     with tool.start_server(served) as server:  # type: ignore[misc]
         tool.connect(server, f"{server.host}:{server.port}", served)
-        run_commands(tool.snapshot() + tool.push() + tool.clone(folder / "copy"))  # type: ignore[attr-defined]
-        sync = [tool.command(*tool.snapshot()[0].argv[:3], "sync")]  # type: ignore[attr-defined]
-        with Loop(sync), Loop(tool.pull(folder / "copy")):  # type: ignore[attr-defined]
+        run_commands(tool.do("snapshot") + tool.do("push") + tool.do("clone", folder / "copy"))
+        sync = [tool.command(*tool.do("snapshot")[0].argv[:3], "sync")]
+        with Loop(sync), Loop(tool.do("pull", folder / "copy")):
             _measure(bench, "gsync", tree, folder / "copy")
 
 
@@ -82,7 +82,7 @@ def _rsync(bench: Bench, folder: Path) -> None:
     tree.mkdir(parents=True)
     data_set(bench).make(tree)
     tool = TOOLS["rsync"](tree, folder / "home")
-    with Loop(tool.snapshot()):  # type: ignore[attr-defined]
+    with Loop(tool.do("snapshot")):
         _measure(bench, "rsync", tree, tool.store)
 
 
