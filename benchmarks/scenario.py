@@ -160,6 +160,7 @@ class Scenario:
             proxies: dict[str, Proxy] = {}
             for tool in tools:
                 tool.prepare()
+                tool.prefix = self.prefix
                 server = servers[tool.name]
                 if server is not None:
                     address = f"{server[0].host}:{server[0].port}"
@@ -212,7 +213,7 @@ class _Step:
             if not tool.does(method) or (op != "snapshot" and not self._reaches(tool, op)):
                 continue
             arguments = [tool.home / target] if target else []
-            self._one(tool, needed, lambda t=tool, m=method, a=arguments: t.do(m, *a))
+            self._one(tool, needed, method, *arguments)
             if check and self._number == 0 and tool.name not in self._broken:
                 found, expected = data.digest(tool.home / target), data.digest(tool.tree)
                 if found != expected:
@@ -225,22 +226,22 @@ class _Step:
                 continue
             if tool.does("push"):
                 pushed = "push" + name.removeprefix("send")
-                self._one(tool, pushed, lambda t=tool: t.do("push"))
+                self._one(tool, pushed, "push")
                 parts = [self._last.get((tool.name, part)) for part in (after, pushed)]
                 if all(parts) and name in self._of.only:
                     self._of.bench.add(together(name, [part for part in parts if part]))
             elif tool.does("send"):
-                self._one(tool, name, lambda t=tool: t.do("send"))
+                self._one(tool, name, "send")
 
     def _reaches(self, tool: Tool, op: str) -> bool:
         return tool.server is not None or op not in ("push_nothing", "clone", "pull")
 
-    def _one(self, tool: Tool, name: str, make: Callable[[], Sequence[Command]]) -> None:
+    def _one(self, tool: Tool, name: str, op: str, *targets: Path) -> None:
         """Measure one operation; a tool that failed does nothing more in this run."""
         if tool.name in self._broken:
             return
         try:
-            sample = self._measure(tool, name, make())
+            sample = self._measure(tool, name, tool.do(op, *targets))
         except (Failed, OSError) as error:
             self._fail(tool, name, error)
             return
@@ -258,7 +259,7 @@ class _Step:
         before = tool.sizes()[0] if local else 0
         with self._wire(tool) as wire:
             cpu = tool.server.cpu() if tool.server else 0.0
-            usage = run(commands, prefix=of.prefix)
+            usage = run(commands, prefix=tool.prefix)
             server_cpu = tool.server.cpu() - cpu if tool.server and not local else None
         sample = {"wall_s": usage.wall_s, "cpu_s": usage.cpu_s, "peak_mib": usage.peak_mib}
         after = tool.sizes() if local else (0, 0)

@@ -60,6 +60,7 @@ class Tool:
         self.tree, self.home = tree, home
         self.store = home / "store"
         self.server: Server | None = None
+        self.prefix: Sequence[str] = ()  # what makes a command run on the client's side of a link
         self.address = ""
         self.place = home.name  # the name of its store on the server
         self.count = 0
@@ -269,7 +270,8 @@ class Restic(Tool):
     def connect(self, server: Server, address: str, served: Path) -> None:
         super().connect(server, address, served)
         self.remote = {"RESTIC_REPOSITORY": f"rest:http://{address}/{self.place}"}
-        run([self.command("restic", "init", folder=self.home, env=self.remote)])
+        init = self.command("restic", "init", folder=self.home, env=self.remote)
+        run([init], prefix=self.prefix)
 
     def snapshot(self) -> Commands:
         return [self.command("restic", "backup", "-q", ".")]

@@ -202,6 +202,5 @@ def _answer(count: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    _carry(
-        [_open_device(name) for name in sys.argv[1:3]], *map(float, sys.argv[3:6]), int(sys.argv[6])
-    )
+    delay, rate, lost = map(float, sys.argv[3:6])
+    _carry([_open_device(name) for name in sys.argv[1:3]], delay, rate, lost, int(sys.argv[6]))
