@@ -6,7 +6,7 @@ import sys
 from array import array
 from collections.abc import Callable
 from functools import cache
-from importlib.resources import files
+from pkgutil import get_data
 
 from blake3 import blake3
 
@@ -21,7 +21,10 @@ _SPLIT_CONTEXT = "gsync 2026 map split v1"
 @cache
 def split_table() -> array[int]:
     """Return W, which the page's vectors list: 84 KB, read once when a map is first cut."""
-    table = array("Q", files("gsync.maps").joinpath("split-table.bin").read_bytes())
+    # Not importlib.resources, which imports tempfile, shutil and all that they need.
+    body = get_data("gsync.maps", "split-table.bin")
+    assert body is not None, "every loader of files has get_data"
+    table = array("Q", body)
     if sys.byteorder == "big":
         table.byteswap()
     return table

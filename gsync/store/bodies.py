@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gsync.errors import Denied, TooLarge
 from gsync.objects.model import BODY_BYTES_MAX
@@ -35,6 +35,9 @@ from gsync.store.reader import (
     locate,
 )
 from gsync.store.sql import Connection
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 LARGE_BYTES = 1 << 16
 """An object above this is a pack of its own: neighbours would gain it nothing."""
@@ -326,6 +329,9 @@ class SqliteBodies(SqliteFile):
     def _send(self, items: list[Item], size: int) -> None:
         self._make_room()
         if self._pool is None:
+            # Here, for it takes longer to import than most commands run that write nothing.
+            from concurrent.futures import ThreadPoolExecutor
+
             self._pool = ThreadPoolExecutor(_WORKERS, "gsync-pack")
         future = self._pool.submit(pack_objects, [(kind, body) for kind, _, body in items])
         self._in_flight.append(_Sealed(future, _outline(items), size))
@@ -337,7 +343,7 @@ class SqliteBodies(SqliteFile):
     def _land(self) -> None:
         """Wait for the oldest pack in flight; insert when a batch is together."""
         oldest = self._in_flight[0]
-        if isinstance(oldest.pack, Future):
+        if not isinstance(oldest.pack, Pack):
             oldest = _Sealed(oldest.pack.result(), oldest.outline, oldest.size)
         self._in_flight.popleft()
         self._sealed.append(oldest)

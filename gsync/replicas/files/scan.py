@@ -8,9 +8,8 @@ import stat as st
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from operator import itemgetter
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from blake3 import blake3
 
@@ -54,6 +53,9 @@ from gsync.views.files import (
     FileEntry,
     encode_entry,
 )
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 READ_ATTEMPTS = 3
 BATCH_FILES = 64
@@ -178,7 +180,7 @@ class _Scanner:
         self._batch: list[_Job] = []
         self._batch_bytes = 0
         self._pool: ThreadPoolExecutor | None = None
-        self._running: deque[tuple[list[_Job], Future[list[_Content | OSError]]]] = deque()
+        self._running: deque[tuple[list[_Job], Callable[[], list[_Content | OSError]]]] = deque()
 
     # What is known
 
@@ -448,24 +450,23 @@ class _Scanner:
         if not self._batch:
             return
         paths = [job.path for job in self._batch]
-        future: Future[list[_Content | OSError]]
         if self._batch_bytes < OVERLAP_BYTES * len(paths):
-            future = Future()
-            future.set_result(_read_batch(self._root, paths, self._now_ns, not self._write))
+            contents = _read_batch(self._root, paths, self._now_ns, not self._write)
+            self._running.append((self._batch, lambda: contents))
         else:
-            self._pool = self._pool or ThreadPoolExecutor(2, "gsync-scan")
+            self._pool = self._pool or _new_pool()
             future = self._pool.submit(
                 _read_batch, self._root, paths, self._now_ns, not self._write
             )
-        self._running.append((self._batch, future))
+            self._running.append((self._batch, future.result))
         self._batch, self._batch_bytes = [], 0
         if len(self._running) >= BATCHES_IN_FLIGHT:
             self._take_one()
 
     def _take_one(self) -> None:
-        jobs, future = self._running.popleft()
+        jobs, contents_of = self._running.popleft()
         size = 0
-        for job, content in zip(jobs, future.result(), strict=True):
+        for job, content in zip(jobs, contents_of(), strict=True):
             if isinstance(content, OSError):
                 self._unreadable.append(job.path)
                 continue
@@ -664,6 +665,13 @@ def _list_vanishing(
         kept.append(name)
         signatures.append(DIRECTORY_SIGNATURE if st.S_ISDIR(stat.st_mode) else signature_of(stat))
     return tuple(kept), tuple(signatures)
+
+
+def _new_pool() -> ThreadPoolExecutor:
+    # Imported here, for that takes longer than a scan that reads only small files.
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(2, "gsync-scan")
 
 
 def _read_batch(
