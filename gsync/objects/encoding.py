@@ -100,6 +100,44 @@ def decode_trusted(body: bytes) -> Value:
         raise NotCanonical(f"not msgpack: {error or type(error).__name__}") from error
 
 
+def encode_blob_entry(number: int, oid: ObjectId, length: int) -> bytes:
+    """Return what `encode([number, length, Reference(Kind.BLOB, oid, length)])` returns.
+
+    The one value of which a tree has one a file, so it is put together without a packer.
+    Only for a `number` below 128, an `oid` of 32 bytes and a `length` below 2^32.
+    """
+    return b"\x93%c%b\xc7%c%c%c%b%b" % (
+        number,
+        _encode_length(length),
+        _REFERENCE.size,
+        REFERENCE_EXT,
+        Kind.BLOB,
+        oid,
+        length.to_bytes(8, "big"),
+    )
+
+
+def find_blob_entry(body: bytes) -> tuple[int, ObjectId, int] | None:
+    """Return the arguments for which `encode_blob_entry` returns `body`, or None without any."""
+    size = len(body)
+    if not 47 <= size <= 51:  # by how many bytes the length is written with
+        return None
+    number, oid, length = body[1], ObjectId(body[-40:-8]), int.from_bytes(body[-8:], "big")
+    if number < 128 and length < 1 << 32 and encode_blob_entry(number, oid, length) == body:
+        return number, oid, length
+    return None
+
+
+def _encode_length(value: int) -> bytes:
+    if value < 1 << 7:
+        return b"%c" % value
+    if value < 1 << 8:
+        return b"\xcc%c" % value
+    if value < 1 << 16:
+        return b"\xcd" + value.to_bytes(2, "big")
+    return b"\xce" + value.to_bytes(4, "big")
+
+
 def _pack_reference(value: Any) -> msgpack.ExtType:
     if type(value) is not Reference:
         raise TypeError(f"cannot encode a {type(value).__name__}")

@@ -11,7 +11,15 @@ from gsync.changes import Change
 from gsync.maps.omap import MapReader, list_entries
 from gsync.objects.chunk_list import CONTENT_BYTES_MAX
 from gsync.objects.chunking import CHUNKED_ABOVE_BYTES
-from gsync.objects.encoding import NotCanonical, Reference, decode, decode_trusted, encode
+from gsync.objects.encoding import (
+    NotCanonical,
+    Reference,
+    decode,
+    decode_trusted,
+    encode,
+    encode_blob_entry,
+    find_blob_entry,
+)
 from gsync.objects.model import VALUE_BYTES_MAX
 from gsync.objects.oid import OID_BYTES, Kind, ObjectId
 from gsync.paths import IllegalPath, check_path, check_sorted_paths, parents_of, show_path
@@ -58,12 +66,17 @@ class FileEntry:
         return self.type <= EntryType.EXECUTABLE
 
 
+_USUAL = (EntryType.FILE, EntryType.EXECUTABLE)
+
 DIRECTORY_ENTRY = encode([int(EntryType.DIRECTORY), 0, None])
 """The encoded entry of an empty directory."""
 
 
 def encode_entry(entry: FileEntry) -> bytes:
     """Return the map value of `entry`."""
+    if _is_usual(entry):
+        assert entry.ref is not None
+        return encode_blob_entry(entry.type, entry.ref.oid, entry.size)
     if entry.content is None:
         return encode([int(entry.type), entry.size, entry.ref])
     return encode([int(entry.type), entry.size, entry.ref, entry.content])
@@ -75,14 +88,16 @@ def decode_entry(value: bytes) -> FileEntry:
     Raises:
         NotCanonical: 04-manifest, section 3, does not hold.
     """
-    entry = _entry(decode(value, VALUE_BYTES_MAX))
-    _check(entry)
+    entry = _find_usual(value)
+    if entry is None:
+        entry = _entry(decode(value, VALUE_BYTES_MAX))
+        _check(entry)
     return entry
 
 
 def decode_entry_trusted(value: bytes) -> FileEntry:
     """Return the file entry of a value that was checked when its map was admitted."""
-    return _entry(decode_trusted(value))
+    return _find_usual(value) or _entry(decode_trusted(value))
 
 
 def check_tree_changes(
@@ -132,6 +147,29 @@ def _check_place(store: ObjectReader, tree: MapReader, root: ObjectId, path: byt
     below = next(list_entries(store, root, prefix=path + b"/"), None)
     if below is not None:
         raise IllegalPath(path, f"{show_path(below[0])} makes it a file and a directory at once")
+
+
+def _is_usual(entry: FileEntry) -> bool:
+    """Return whether it is a file that is one blob, as nearly all are."""
+    ref = entry.ref
+    return (
+        entry.type <= EntryType.EXECUTABLE
+        and type(ref) is Reference
+        and ref.kind is Kind.BLOB
+        and ref.length == entry.size
+        and 0 <= entry.size <= CHUNKED_ABOVE_BYTES
+        and len(ref.oid) == OID_BYTES
+        and entry.content is None
+    )
+
+
+def _find_usual(value: bytes) -> FileEntry | None:
+    """Return the entry of a file that is one blob; None where `value` is anything else."""
+    found = find_blob_entry(value)
+    if found is None or found[0] > EntryType.EXECUTABLE or found[2] > CHUNKED_ABOVE_BYTES:
+        return None
+    number, oid, size = found
+    return FileEntry(_USUAL[number], size, Reference(Kind.BLOB, oid, size))
 
 
 def _entry(value: Any) -> FileEntry:
