@@ -33,10 +33,10 @@ import gsync.store.lock as lock
 import gsync.store.names as names
 import gsync.store.sql as sql
 import gsync.sync.cloning as cloning
-import gsync.sync.exchange as exchange
 import gsync.sync.maintenance
 import gsync.sync.merging
 import gsync.sync.operations as operations
+import gsync.sync.transfers as transfers
 import gsync.transfer.receive as receive
 
 STOPPED = "!"
@@ -127,7 +127,7 @@ def announce(announcer: Announcer) -> None:
     for name in ("_move_in", "_move_out", "_make_directory", "_remove_directory", "_sync_touched"):
         announcer.around(checkout, name, "carrying out")
     announcer.around(checkout, "_end", "dropping the journal")
-    announcer.along(exchange, "send_manifests", "sending")
+    announcer.along(transfers, "send_manifests", "sending")
     announcer.around(receive.Receiver, "take", "receiving")
     cloning.os = Renames(announcer, "giving names")  # type: ignore[attr-defined, assignment]
 

@@ -6,7 +6,6 @@ repository has to be what it was: folder, refs, remotes as last seen and manifes
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import shutil
@@ -14,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -547,9 +547,15 @@ def rss_of(folder: Path, *command: str) -> tuple[int, int, str]:
     errors = folder.parent / "errors"
     with errors.open("wb") as err:
         process = start_with(folder, err, *command)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss, errors.read_text()
+        # Not what wait4 says: that counts what the process was before it ran the command, and
+        # so the memory of this one.
+        peak = 0
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            found = re.search(r"VmHWM:\s*(\d+)", status.read_text())
+            peak = max(peak, int(found[1]) if found else 0)
+            time.sleep(0.02)
+    return process.returncode, peak, errors.read_text()
 
 
 def start_with(folder: Path, err, *command: str) -> subprocess.Popen[bytes]:
