@@ -14,7 +14,6 @@ from gsync.errors import Corrupt, Invalid, NotFound
 from gsync.objects.oid import Kind, ObjectId
 from gsync.protocol.frames import Frame, FrameType
 from gsync.protocol.messages import (
-    HELD_MAX,
     SESSION_BYTES,
     Announcement,
     Begin,
@@ -37,6 +36,10 @@ ONE_REQUEST_BYTES = 1 << 20
 
 PART_BYTES_MAX = 64 << 20
 """A quarter of a part is held in memory, so a server's limit is not believed beyond this."""
+
+HELD_SENT_MAX = 28_000
+"""Names of frames that a fetch says are here: 7 GB of contents, in a request below the megabyte
+that proxies let through. What is beyond comes again."""
 
 Moves = list[tuple[str, ObjectId | None, ObjectId | None]]
 
@@ -106,7 +109,7 @@ class Download:
         store.grant_lease(self._session, (), self._now_us() + LEASE_US)
         receiver = Receiver(store)
         journal = Journal(store, self._session, receiver, self._now_us)
-        names = sorted(held)[:HELD_MAX]
+        names = sorted(held)[:HELD_SENT_MAX]
         try:
             take_stream(journal, self._connection.fetch(Fetch(list(wants), list(haves), names)))
             absent = store.missing(wants)
