@@ -100,31 +100,32 @@ class Limit:
     objects_received: int | None = None
 
 
-# Files include the settings and rules that each command reads. Modules depend on the version of
+# Files include the settings and rules that each command reads, and directories that are opened
+# on the way to a file. Modules depend on the version of
 # Python and of the libraries, hence the room.
 LIMITS = {
     "status again": Limit(files=3, statements=12, reads=2, modules=215),
     "snapshot of nothing": Limit(files=3, statements=14, reads=3, modules=245),
-    "snapshot": Limit(files=3 + EDITED, statements=85, reads=24, modules=265),
+    "snapshot": Limit(files=3 + 3 * EDITED, statements=85, reads=24, modules=265),
     "diff": Limit(files=3, directories=0, statements=41, reads=27, modules=245),
     "push of nothing": Limit(
         files=3, directories=0, statements=20, reads=2, modules=460,
-        round_trips=1, bytes_sent=290, bytes_received=230, objects_sent=0,
+        round_trips=1, bytes_sent=305, bytes_received=230, objects_sent=0,
     ),
     "push": Limit(
-        files=3, directories=0, statements=60, reads=33, modules=460,
+        files=3, directories=0, statements=64, reads=33, modules=460,
         round_trips=2, bytes_sent=1450, bytes_received=490, objects_sent=6,
     ),
     "pull of nothing": Limit(
-        files=5, directories=0, statements=20, reads=0, modules=465,
-        round_trips=1, bytes_sent=290, bytes_received=230, objects_received=0,
+        files=5, directories=0, statements=20, reads=1, modules=465,
+        round_trips=1, bytes_sent=305, bytes_received=230, objects_received=0,
     ),
     "pull": Limit(
-        files=33, directories=3, statements=160, reads=82, modules=475,
-        round_trips=2, bytes_sent=600, bytes_received=1300, objects_received=6,
+        files=33, directories=3, statements=180, reads=84, modules=475,
+        round_trips=2, bytes_sent=640, bytes_received=1300, objects_received=6,
     ),
     "first push": Limit(files=3, directories=0, modules=460, round_trips=3),
-    "clone": Limit(directories=1, modules=530, round_trips=2),
+    "clone": Limit(directories=4, modules=530, round_trips=2),
 }  # fmt: skip
 
 
@@ -145,7 +146,8 @@ def test_a_snapshot_opens_what_changed_and_lists_what_there_is(lives: tuple[Life
     """Each directory is listed once, and no file is opened that is as it was."""
     for life in lives:
         directories = life.count // PER_DIRECTORY + 1
-        assert life["first snapshot"].files <= life.count + 4
+        # Files are read by way of their directories' handles.
+        assert life["first snapshot"].files <= life.count + 3 * directories + 4
         assert life["first snapshot"].directories <= directories
         assert life["status again"].directories <= directories
         # The status before it has remembered what every file was like.
