@@ -19,6 +19,9 @@ IDLE_MAX = 32
 
 IDLE_PER_TENANT_MAX = 4
 
+CACHE_KIB = 8192
+"""Pages that each open store keeps: a busy server has many, and a command has one."""
+
 
 class Tenants:
     """Stores below one data directory, or in attached folders, by tenant.
@@ -92,4 +95,6 @@ class Tenants:
                         return SqliteStore.create(path)
                     except Conflict:
                         pass  # another process was first
-        return SqliteStore.open(path)
+        store = SqliteStore.open(path)
+        store.limit_cache(CACHE_KIB)
+        return store

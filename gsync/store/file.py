@@ -93,6 +93,10 @@ class SqliteFile:
             finally:
                 self._lock.close()
 
+    def limit_cache(self, kib: int) -> None:
+        """Keep at most so many KiB of pages in memory: for whoever holds many stores open."""
+        self._db.query(f"PRAGMA cache_size = -{kib}")
+
     def flush(self) -> None:
         """Make everything that was put durable."""
 
