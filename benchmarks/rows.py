@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,7 @@ def run_beside_peers(bench: Bench) -> None:
     options = argparse.Namespace(data="random", rows=rows, changes=min(1000, rows))
     for number in range(bench.runs + 1):
         STEPS.clear()
-        _once(options, lambda databases, at=number: _peers(bench, databases, rows, at))
+        _once(options, partial(_peers, bench, rows, number))
         for step in STEPS:
             wire = [step.document.get(f"bytes_{way}", 0) for way in ("sent", "received")]
             bench.add(
@@ -200,7 +201,7 @@ def run_beside_peers(bench: Bench) -> None:
             )  # fmt: skip
 
 
-def _peers(bench: Bench, databases: list[Any], rows: int, number: int) -> None:
+def _peers(bench: Bench, rows: int, number: int, databases: list[Any]) -> None:
     """Measure the peers on databases that are equal: the first is full, the third empty."""
     full, copy, empty = (database.url for database in databases)
     ways = {
