@@ -79,13 +79,19 @@ def curves(
     out.append(_text(10, top - 6, y_name))
     for number, (name, line) in enumerate(lines.items()):
         color = _color(names, name)
+        # Where the colours begin again, lines are dashed, and the key is half as wide.
+        dash = ' stroke-dasharray="6 4"' if number >= len(COLORS) else ""
+        key = 5 if dash else 10
         spots = [at(point) for point in sorted(line)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-        out.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
+        out.append(
+            f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"{dash}/>'
+        )
         out += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>' for x, y in spots]
         key_y = top + 10 + 17 * number
         out.append(
-            f'<rect x="{left + width + 14}" y="{key_y - 9}" width="10" height="10" fill="{color}"/>'
+            f'<rect x="{left + width + 14}" y="{key_y - 9}" width="{key}" height="10"'
+            f' fill="{color}"/>'
         )
         out.append(_text(left + width + 30, key_y, name))
     return _svg(left + width + 200, top + height + 46, out)
