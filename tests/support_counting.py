@@ -71,8 +71,10 @@ def main() -> int:
         count["reads"] += sql.lstrip().startswith("SELECT") and "pack" in sql
 
     def hook(event: str, values: tuple[Any, ...]) -> None:
-        if event == "open":
-            path = os.fsdecode(values[0]) if isinstance(values[0], (str, bytes)) else ""
+        # An open descriptor that gets a file object is no second opening: so is bytecode written,
+        # where there is none yet.
+        if event == "open" and isinstance(values[0], (str, bytes)):
+            path = os.fsdecode(values[0])
             if not os.path.isabs(path) or path.startswith(folder) and not path.startswith(own):
                 count["files"] += 1
         elif event == "os.scandir":
