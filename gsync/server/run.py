@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import signal
 import socket
 import ssl
@@ -36,6 +37,9 @@ HEAD_BYTES_MAX = 64 << 10
 
 _BACKLOG = 1024
 
+_M_ARENA_MAX = -8  # malloc.h of glibc
+_HEAPS = 2
+
 
 def serve(
     data: Path,
@@ -68,6 +72,7 @@ def serve(
     if (tls_cert is None) != (tls_key is None):
         raise Invalid("a certificate and its key go together", hint="give --tls-cert and --tls-key")
     log.set_format(log_format)
+    _share_heaps()
     with attach(attached, data) as folders, Accounts(data, _now_us) as accounts:
         tenants = Tenants(data, folders)
         _take_in_first(tenants)
@@ -94,6 +99,18 @@ def serve(
         finally:
             listener.close()
             tenants.close()
+
+
+def _share_heaps() -> None:
+    """Let all threads allocate from two heaps.
+
+    glibc gives each thread of a busy process a heap of its own, up to eight for a core, and what
+    a thread has freed stays in its heap: under fifty clients these were most of the memory.
+    Without effect where the C library is another.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, _HEAPS)
 
 
 def _take_in_first(tenants: Tenants) -> None:

@@ -15,7 +15,7 @@ from gsync.store.sqlite import SqliteStore
 from gsync.urls import check_tenant
 
 IDLE_MAX = 32
-"""Open stores that nobody uses: each holds some file handles and a page cache."""
+"""Open stores that nobody uses: each holds some file handles."""
 
 IDLE_PER_TENANT_MAX = 4
 
@@ -46,6 +46,8 @@ class Tenants:
         store = self._take(tenant)
         try:
             yield store
+            # What idle stores would keep is many times what all else in the server needs.
+            store.release_memory()
         except BaseException:
             store.close()
             raise

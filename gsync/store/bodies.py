@@ -114,6 +114,11 @@ class SqliteBodies(SqliteFile):
             self._pool = None
         super().close()
 
+    def release_memory(self) -> None:
+        super().release_memory()
+        self._known = set()  # a cleared set keeps its table
+        self._reader = PackReader(self._db)
+
     # Reading
 
     def get(self, kind: Kind, oid: ObjectId) -> bytes:

@@ -97,6 +97,13 @@ class SqliteFile:
         """Keep at most so many KiB of pages in memory: for whoever holds many stores open."""
         self._db.query(f"PRAGMA cache_size = -{kib}")
 
+    def release_memory(self) -> None:
+        """Give up what is kept only to be faster; for a handle that rests.
+
+        A handle that has worked may hold tens of MiB of pages, unpacked packs and ids.
+        """
+        self._db.query("PRAGMA shrink_memory")
+
     def flush(self) -> None:
         """Make everything that was put durable."""
 

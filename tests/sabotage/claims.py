@@ -45,6 +45,15 @@ UNDO = "tests/sync/test_undo.py::"
 ATTACHED = "tests/server/test_attached.py::"
 
 CLAIMS = (
+    # --- The server's memory
+    Claim(
+        "idle-stores-keep",
+        "A server's memory does not grow with the number of stores that it has used.",
+        "gsync/server/tenants.py",
+        "            store.release_memory()\n",
+        "",
+        ("tests/server/test_memory.py::test_stores_that_rest_hold_no_memory",),
+    ),
     # --- Objects and the store
     Claim(
         "read-unhashed",
