@@ -59,6 +59,7 @@ COMMANDS: dict[str, Entry] = {
     "conflicts": Entry(SYNC, "merge:conflicts"),
     "resolve": Entry(SYNC, "merge:resolve"),
     "sync-all": Entry(SYNC, "syncall:sync_all"),
+    "runs": Entry(SYNC, "runs:runs"),
     "remote": Entry(SYNC, "remote:remote"),
     "login": Entry(SYNC, "login:login"),
     "logout": Entry(SYNC, "login:logout"),

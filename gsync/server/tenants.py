@@ -19,8 +19,8 @@ IDLE_MAX = 32
 
 IDLE_PER_TENANT_MAX = 4
 
-CACHE_KIB = 8192
-"""Pages that each open store keeps: a busy server has many, and a command has one."""
+CACHE_KIB = 4096
+"""Of pages and of packs that each open store keeps: a busy server has fifty, a command one."""
 
 
 class Tenants:
@@ -86,7 +86,7 @@ class Tenants:
     def _open(self, tenant: str) -> SqliteStore:
         check_tenant(tenant)
         if tenant in self.attached:
-            return SqliteStore.open(self.attached[tenant].store)
+            return _limited(SqliteStore.open(self.attached[tenant].store))
         path = self._root / tenant / "store.db"
         if not path.exists():
             make_private_directory(self._root)
@@ -94,9 +94,12 @@ class Tenants:
             with self._lock:
                 if not path.exists():
                     try:
-                        return SqliteStore.create(path)
+                        return _limited(SqliteStore.create(path))
                     except Conflict:
                         pass  # another process was first
-        store = SqliteStore.open(path)
-        store.limit_cache(CACHE_KIB)
-        return store
+        return _limited(SqliteStore.open(path))
+
+
+def _limited(store: SqliteStore) -> SqliteStore:
+    store.limit_cache(CACHE_KIB)
+    return store

@@ -24,6 +24,7 @@ from gsync.store.base import ObjectCorrupt, ObjectMissing
 from gsync.store.file import SqliteFile
 from gsync.store.lock import FileLock
 from gsync.store.reader import (
+    CACHE_BYTES,
     DELTA,
     DELTA_DEPTH_MAX,
     RAW,
@@ -95,6 +96,7 @@ class SqliteBodies(SqliteFile):
         """How many objects this handle has added to the file."""
         self.bytes_written = 0
         """How many bytes of packs."""
+        self._cache_bytes = CACHE_BYTES
         self._reader = PackReader(db)
         self._pool: ThreadPoolExecutor | None = None
         self._pending: dict[ObjectId, tuple[Kind, bytes]] = {}
@@ -114,10 +116,15 @@ class SqliteBodies(SqliteFile):
             self._pool = None
         super().close()
 
+    def limit_cache(self, kib: int) -> None:
+        super().limit_cache(kib)
+        self._cache_bytes = kib << 10
+        self._reader = PackReader(self._db, self._cache_bytes)
+
     def release_memory(self) -> None:
         super().release_memory()
         self._known = set()  # a cleared set keeps its table
-        self._reader = PackReader(self._db)
+        self._reader = PackReader(self._db, self._cache_bytes)
 
     # Reading
 

@@ -94,7 +94,10 @@ class SqliteFile:
                 self._lock.close()
 
     def limit_cache(self, kib: int) -> None:
-        """Keep at most so many KiB of pages in memory: for whoever holds many stores open."""
+        """Keep at most so many KiB of pages, and of unpacked packs, in memory.
+
+        For whoever holds many stores open.
+        """
         self._db.query(f"PRAGMA cache_size = -{kib}")
 
     def release_memory(self) -> None:

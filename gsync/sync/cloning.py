@@ -26,6 +26,7 @@ from gsync.sync.repository import (
     init_repository,
     open_repository,
 )
+from gsync.sync.runs import recorded
 
 _NAME_BYTES_MAX = 200  # with what is added it stays below the 255 that file systems allow
 
@@ -82,10 +83,12 @@ def clone_repository(
             remote = Remote(url, token_file, insecure_http, ca_file)
             with _open_begun(made, remote) as repo, repo.writing(command):
                 repo.recorder(command).explain("remove the folder that it made instead", final=True)
-                with to_url(repo) as connection:
-                    moved = clone(repo, "origin", connection)
                 tree = made / "tree"
-                count = fill_folder(repo, tree) if moved.new else 0
+                with recorded(repo, "clone", run_id=run_id or "") as run:
+                    run.remote = "origin"
+                    with run.counting(partial(to_url, repo))() as connection:
+                        moved = clone(repo, run.remote, connection)
+                    count = fill_folder(repo, tree) if moved.new else 0
             # A folder without files is not made by writing them.
             tree.mkdir(exist_ok=True)
             if not (tree / "gsync.toml").exists() and not moved.new:

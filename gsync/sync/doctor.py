@@ -8,10 +8,12 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from gsync.config import expand
 from gsync.sync.repository import STORE, Repository, scan
+from gsync.sync.runs import Health, health
 
 FREE_BYTES_MIN = 1 << 30
 WAL_BYTES_MAX = 1 << 28
@@ -87,6 +89,7 @@ def _space(repo: Repository) -> Iterator[Finding]:
 
 
 def _remotes(repo: Repository) -> Iterator[Finding]:
+    fared = health(repo.store)
     if not repo.config.remotes:
         yield Finding("note", "there is no remote", "'gsync remote add origin URL'")
     for name, remote in sorted(repo.config.remotes.items()):
@@ -94,9 +97,29 @@ def _remotes(repo: Repository) -> Iterator[Finding]:
             yield Finding(
                 "problem", f"remote {name} is plain http beyond this machine", "use https"
             )
+        yield _fared(name, fared.get(name, Health()))
         for what, file in (("token", remote.token_file), ("certificate", remote.ca_file)):
             if file is not None and not Path(expand(file)).is_file():
                 yield Finding("problem", f"remote {name}: no {what} file {file}", "make it")
+
+
+def _fared(name: str, health: Health) -> Finding:
+    """Say when a remote was synced last: what fails for long must not go unseen."""
+    if health.failures:
+        last = "never" if health.synced_us is None else f"last {_day(health.synced_us)}"
+        return Finding(
+            "problem",
+            f"remote {name} was {last} synced; {health.failures} run(s) have failed since, the"
+            f" newest with: {health.error}",
+            "see 'gsync runs --failed'",
+        )
+    if health.synced_us is None:
+        return Finding("note", f"remote {name} was never synced with", f"'gsync sync {name}'")
+    return Finding("ok", f"remote {name} was last synced {_day(health.synced_us)}")
+
+
+def _day(time_us: int) -> str:
+    return datetime.fromtimestamp(time_us // 1_000_000, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _is_loopback(url: str) -> bool:

@@ -31,6 +31,7 @@ from gsync.store.sqlite import SqliteStore
 from gsync.sync.compare import FileChange, describe, files_root, select
 from gsync.sync.lock import Locked, locked
 from gsync.sync.operations import PENDING, Recorder, operation_state
+from gsync.sync.runs import Health, health
 from gsync.transfer.history import get_manifest, is_ancestor, list_ancestors
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Status:
         changes: What differs from it.
         notices: Paths that are left out or need attention.
         remotes: For each remote as last seen, how many manifests we are ahead and behind.
+        health: How runs with remotes, and with the peers of databases, have ended.
         databases: When each database was last scanned, in microseconds, or None.
         merge: What an unfinished merge merges, or None.
         conflicts: Those of its conflicts that are open.
@@ -77,6 +79,7 @@ class Status:
     changes: list[FileChange]
     notices: list[Notice]
     remotes: dict[str, tuple[int, int]]
+    health: dict[str, Health] = field(default_factory=dict)
     databases: dict[str, int | None] = field(default_factory=dict)
     merge: str | None = None
     conflicts: tuple[StoredConflict, ...] = ()
@@ -367,6 +370,7 @@ def status(
         changes=select(describe(found.changes), paths),
         notices=found.notices,
         remotes={name: ahead_behind(repo, name) for name in sorted(repo.config.remotes)},
+        health=health(repo.store),
         databases=_last_scanned(repo),
         merge=merge,
         conflicts=conflicts,

@@ -54,6 +54,7 @@ from gsync.sync.results import (
     SyncOperationResult,
     SyncOpState,
 )
+from gsync.sync.runs import recorded
 from gsync.sync.undoing import Undone, undo
 from gsync.transfer.history import is_ancestor
 from gsync.urls import InvalidName, InvalidUrl, check_tenant, parse_database_url, parse_url
@@ -198,11 +199,16 @@ class SyncService:
         """
         config, folder = self.config, self._folder()
         url = self._remote_url()
-        with self._repository(folder) as repo, repo.writing("sync_files"):
+        with (
+            self._repository(folder) as repo,
+            recorded(repo, "sync-all", dry=config.dry_run) as run,
+            repo.writing("sync_files"),
+        ):
+            run.remote = _remote_name(repo, url)
             return sync_folder(
                 repo,
-                _remote_name(repo, url),
-                lambda: connect(repo, url, token=config.api_token.strip()),
+                run.remote,
+                run.counting(lambda: connect(repo, url, token=config.api_token.strip())),
                 self._direction,
                 dry_run=config.dry_run,
                 verbose=config.verbose,
@@ -241,7 +247,12 @@ class SyncService:
         tenant = _open_database("tenant_database_url", self._tenant_url())
         is_push = self._direction is SyncDirection.PUSH
         source, target = (local, tenant) if is_push else (tenant, local)
-        with self._repository(folder) as repo, repo.writing("sync_database"):
+        with (
+            self._repository(folder) as repo,
+            recorded(repo, "sync-all", dry=config.dry_run) as run,
+            repo.writing("sync_database"),
+        ):
+            run.remote = "database"
             return sync_databases(
                 repo,
                 source,

@@ -45,6 +45,15 @@ UNDO = "tests/sync/test_undo.py::"
 ATTACHED = "tests/server/test_attached.py::"
 
 CLAIMS = (
+    # --- Runs
+    Claim(
+        "failure-unseen",
+        "A sync that fails is on record, and status and doctor say so.",
+        "gsync/sync/runs.py",
+        "        run.outcome, run.error = FAILED, (error.kind, error.message)\n",
+        "",
+        ("tests/cli/test_runs.py::test_failures_are_counted_until_a_sync_succeeds",),
+    ),
     # --- The server's memory
     Claim(
         "idle-stores-keep",

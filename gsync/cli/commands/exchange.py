@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +27,9 @@ from gsync.cli.output import detail, emit, short, size
 from gsync.errors import Invalid, NotFound
 from gsync.sync.exchange import Moved
 
+if TYPE_CHECKING:
+    from gsync.sync.runs import Run
+
 
 def _to_remote(function: Callable[P, R]) -> Callable[P, R]:
     """Add what a command takes that talks to one of the remotes."""
@@ -39,19 +43,27 @@ def connector(
     token_file: str | None,
     insecure: bool,
     create: bool = False,
+    run: Run | None = None,
 ) -> tuple[str, Callable[[], Any]]:
-    """Return the name of the remote that was meant, and what opens a connection to it."""
+    """Return the name of the remote that was meant, and what opens a connection to it.
+
+    Args:
+        run: Told the remote, and what goes over its connections.
+    """
     from gsync.cli.credentials import find_token
     from gsync.sync.exchange import connect
 
     name = remote or _default_remote(repo)
     found = repo.config.remote(name)
+    if run is not None:
+        run.remote = name
     token = None
     if found.url.startswith("http"):
         token = find_token(found.url, token_file or found.token_file)
         detail(app, f"run {app.run_id}")
     insecure = insecure or found.insecure_http
-    return name, lambda: connect(
+    opening = partial(
+        connect,
         repo,
         found.url,
         token=token,
@@ -60,6 +72,7 @@ def connector(
         run_id=app.run_id,
         create=create,
     )
+    return name, run.counting(opening) if run else opening
 
 
 def _default_remote(repo: Any) -> str:
@@ -141,9 +154,10 @@ def fetch(
 ) -> None:
     """Bring what the remote has; nothing of yours moves."""
     from gsync.sync import exchange
+    from gsync.sync.runs import recorded
 
-    with app.open() as repo:
-        name, connect = connector(app, repo, remote, token_file, insecure_http)
+    with app.open() as repo, recorded(repo, "fetch", run_id=app.run_id, dry=dry_run) as run:
+        name, connect = connector(app, repo, remote, token_file, insecure_http, run=run)
         with connect() as connection:
             if dry_run:
                 moved = exchange.look(repo, name, connection)
@@ -179,9 +193,14 @@ def pull(
 ) -> None:
     """Fetch, and bring main, the folder and the databases to where the remote is."""
     from gsync.sync import exchange
+    from gsync.sync.runs import recorded
 
-    with app.open() as repo, repo.writing("gsync pull"):
-        name, connect = connector(app, repo, remote, token_file, insecure_http)
+    with (
+        app.open() as repo,
+        recorded(repo, "pull", run_id=app.run_id, dry=dry_run) as run,
+        repo.writing("gsync pull"),
+    ):
+        name, connect = connector(app, repo, remote, token_file, insecure_http, run=run)
         with connect() as connection:
             moved = exchange.pull(
                 repo,
@@ -191,6 +210,7 @@ def pull(
                 databases=not no_databases,
                 accept=split_names(accept),
             )
+        run.note_conflicts(moved.conflicts)
     emit(
         app,
         pulled_json(moved, dry_run=dry_run),
@@ -229,9 +249,16 @@ def push(
 ) -> None:
     """Send HEAD and tags to the remote; scans nothing."""
     from gsync.sync import exchange
+    from gsync.sync.runs import recorded
 
-    with app.open() as repo, repo.writing("gsync push"):
-        name, connect = connector(app, repo, remote, token_file, insecure_http, create=not dry_run)
+    with (
+        app.open() as repo,
+        recorded(repo, "push", run_id=app.run_id, dry=dry_run) as run,
+        repo.writing("gsync push"),
+    ):
+        name, connect = connector(
+            app, repo, remote, token_file, insecure_http, create=not dry_run, run=run
+        )
         with connect() as connection:
             moved = exchange.push(repo, name, connection, dry_run=dry_run)
     emit(
@@ -269,9 +296,16 @@ def sync(
     from gsync.cli.rows import counts_json, table_lines
     from gsync.sync import exchange
     from gsync.sync.repository import snapshot
+    from gsync.sync.runs import recorded
 
-    with app.open() as repo, repo.writing("gsync sync"):
-        name, connect = connector(app, repo, remote, token_file, insecure_http, create=not dry_run)
+    with (
+        app.open() as repo,
+        recorded(repo, "sync", run_id=app.run_id, dry=dry_run) as run,
+        repo.writing("gsync sync"),
+    ):
+        name, connect = connector(
+            app, repo, remote, token_file, insecure_http, create=not dry_run, run=run
+        )
         if dry_run:
             made = snapshot(
                 repo,
@@ -319,6 +353,7 @@ def sync(
             databases=not no_databases,
             accept=split_names(accept),
         )
+        run.note_conflicts(pulled.conflicts)
     oid = made.oid
     emit(
         app,

@@ -58,6 +58,7 @@ def init(app: App, folder: Path | None, bare: bool, dry_run: bool) -> None:
 def status(app: App, paths: tuple[str, ...], exit_code: bool) -> None:
     """Show what changed since the last snapshot, without the network."""
     from gsync.cli.conflicts import conflict_json
+    from gsync.cli.runs import health_json
     from gsync.sync.repository import status as find_status
 
     with app.open() as repo, app.progress("Scanning", "files") as progress:
@@ -75,6 +76,7 @@ def status(app: App, paths: tuple[str, ...], exit_code: bool) -> None:
             name: {"ahead": ahead, "behind": behind}
             for name, (ahead, behind) in found.remotes.items()
         },
+        "runs": {name: health_json(one) for name, one in found.health.items()},
         "databases": {
             name: {"scanned": when(scanned) if scanned is not None else None}
             for name, scanned in found.databases.items()
@@ -86,6 +88,7 @@ def status(app: App, paths: tuple[str, ...], exit_code: bool) -> None:
 
 
 def _status_lines(app: App, found: object) -> Iterator[str]:
+    from gsync.cli.runs import health_lines
     from gsync.sync.repository import Status
 
     assert isinstance(found, Status)
@@ -98,11 +101,7 @@ def _status_lines(app: App, found: object) -> Iterator[str]:
             else ("all conflicts resolved, finish it with 'gsync merge --continue'")
         )
         yield f"Merging {found.merge}: {state}."
-    for name, (ahead, behind) in found.remotes.items():
-        if ahead or behind:
-            yield f"{name}: {ahead} to push, {behind} to pull, as last seen."
-        else:
-            yield f"{name}: up to date, as last seen."
+    yield from health_lines(found.remotes, found.health)
     if found.changes:
         yield ""
         yield from status_lines(app, found.changes)

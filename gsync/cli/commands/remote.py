@@ -92,12 +92,14 @@ def list_(app: App) -> None:
 def remove(app: App, name: str, dry_run: bool) -> None:
     """Forget the store called NAME, its refs and its log; nothing is removed there"""
     from gsync.configedit import remove_remote
+    from gsync.sync.runs import forget_remote
 
     with app.open() as repo, repo.locked("gsync remote"):
         url = repo.config.remote(name).url
         if not dry_run:
             # First: what is half forgotten is fetched again, what is half kept would be believed.
             repo.store.drop_remote(name)
+            forget_remote(repo.store, name)
             remove_remote(repo.workdir, name)
     emit(
         app,

@@ -63,6 +63,7 @@ def sync_all(
     from gsync.cli.commands.exchange import connector
     from gsync.config import load_config
     from gsync.sync.results import SyncDirection
+    from gsync.sync.runs import recorded
     from gsync.sync.service import attempt, sync_folder
 
     way = SyncDirection.PUSH if direction == "push" else SyncDirection.PULL
@@ -70,8 +71,11 @@ def sync_all(
 
         def files() -> SyncOperationResult:
             create = way is SyncDirection.PUSH and not dry_run
-            name, connect = connector(app, repo, remote, token_file, insecure_http, create)
-            return sync_folder(repo, name, connect, way, dry_run=dry_run)
+            with recorded(repo, "sync-all", run_id=app.run_id, dry=dry_run) as run:
+                name, connect = connector(
+                    app, repo, remote, token_file, insecure_http, create, run=run
+                )
+                return sync_folder(repo, name, connect, way, dry_run=dry_run)
 
         results = [attempt(f"files_{direction}", files)]
         repo.config = load_config(repo.root, repo.workdir)  # a pull may have brought tables
@@ -91,6 +95,7 @@ def _databases(
     """Yield a result for each configured database; one that says why, if there is none."""
     from gsync.sync.opendb import open_database
     from gsync.sync.results import MissingConfig, SyncDirection, SyncOperationResult
+    from gsync.sync.runs import recorded
     from gsync.sync.service import attempt, sync_databases
 
     def step(name: str) -> SyncOperationResult:
@@ -103,7 +108,9 @@ def _databases(
         here, there = open_database(repo, name), open_database(repo, name, peer=True)
         source, target = (here, there) if way is SyncDirection.PUSH else (there, here)
         tables = repo.config.shared.databases[name]
-        return sync_databases(repo, source, target, tables, way, accept=accept, dry_run=dry_run)
+        with recorded(repo, "sync-all", dry=dry_run) as run:
+            run.remote = f"{name}:peer"
+            return sync_databases(repo, source, target, tables, way, accept=accept, dry_run=dry_run)
 
     for name in repo.config.databases:
         result = attempt("database", lambda name=name: step(name))  # type: ignore[misc]
