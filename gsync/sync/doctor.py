@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gsync.config import expand
-from gsync.sync.repository import STORE, Repository, scan
+from gsync.paths import show_path
+from gsync.sync.repository import STORE, Repository, rescued, scan
 from gsync.sync.runs import Health, health
 
 FREE_BYTES_MIN = 1 << 30
@@ -131,6 +132,8 @@ def _is_loopback(url: str) -> bool:
 
 def _folder(repo: Repository) -> Iterator[Finding]:
     found = scan(repo, write=False)
+    for notice in rescued(repo):
+        yield Finding("note", notice.text, f"look into {show_path(notice.path)}")
     levels = {"secret": "note", "unreadable": "problem", "collision": "problem"}
     for notice in found.notices:
         yield Finding(levels.get(notice.code, "note"), notice.text)

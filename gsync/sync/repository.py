@@ -368,13 +368,30 @@ def status(
     return Status(
         head=repo.head(),
         changes=select(describe(found.changes), paths),
-        notices=found.notices,
+        notices=[*found.notices, *rescued(repo)],
         remotes={name: ahead_behind(repo, name) for name in sorted(repo.config.remotes)},
         health=health(repo.store),
         databases=_last_scanned(repo),
         merge=merge,
         conflicts=conflicts,
     )
+
+
+def rescued(repo: Repository) -> list[Notice]:
+    """Return what to say of edits that gave way when an interrupted command was finished."""
+    from gsync.replicas.files.checkout import RESCUED
+
+    try:
+        names = os.listdir(repo.workdir / RESCUED)
+    except FileNotFoundError:
+        return []
+    if not names:
+        return []
+    text = (
+        f"{len(names)} path(s) that were edited after a command was interrupted, and gave way when"
+        " it was finished: take from there what is needed, then remove it"
+    )
+    return [Notice(f"{WORKDIR}/{RESCUED}".encode(), "rescued", text)]
 
 
 def _unfinished(repo: Repository) -> tuple[str | None, tuple[StoredConflict, ...]]:

@@ -602,10 +602,38 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "later-edit-lost",
+        "A file saved anew after a crash in the middle of its swap is kept.",
+        "gsync/replicas/files/checkout.py",
+        "        _keep_later(fd, name, old, number)\n",
+        "        pass\n",
+        (
+            "tests/replicas/files/test_recover_edit.py"
+            "::test_a_file_saved_anew_after_a_crash_in_the_middle_of_its_swap_is_rescued",
+        ),
+    ),
+    Claim(
+        "directory-thrown-away",
+        "What comes into a directory that gives way to a file is put back with it.",
+        "gsync/replicas/files/checkout.py",
+        "                if found != UNKNOWN:\n",
+        "                if False:\n",
+        (CHECKOUT + "test_a_file_put_into_a_directory_that_goes_is_kept",),
+    ),
+    Claim(
+        "undo-unsynced",
+        "What was undone is durable before the journal goes.",
+        "gsync/replicas/files/checkout.py",
+        "        # The journal goes next, and the stage with it.\n"
+        "        _sync_touched(folder, plan)\n",
+        "",
+        (CHECKOUT + "test_what_was_undone_is_durable_before_the_journal_goes",),
+    ),
+    Claim(
         "no-rescue",
         "An edit between a crash and the recovery is kept.",
         "gsync/replicas/files/checkout.py",
-        "            if found != expected.get(int(number)):\n",
+        "            if found is None or found != expected.get(change):\n",
         "            if not found:\n",
         (
             "tests/replicas/files/test_recover_edit.py"

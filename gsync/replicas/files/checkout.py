@@ -59,6 +59,10 @@ CHUNKS_AT_ONCE = 32  # 4 MiB at most
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+RESCUED = "rescued"
+"""Below the repository's own directory: what gave way and nobody had agreed to lose."""
+
+_LATER = b".later"  # beside the number of a change: what came after its old file gave way
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 IsClean = Callable[[bytes, os.stat_result], bool]
@@ -189,7 +193,7 @@ def recover(root: Folder, workdir: Folder) -> bool:
             with _Folder(os.fsencode(root)) as folder:
                 stage = os.path.join(workdir, b"stage", plan.operation)
                 _carry_out(folder, stage, plan)
-                _rescue(stage, os.path.join(workdir, b"rescued"), plan)
+                _rescue(stage, os.path.join(workdir, os.fsencode(RESCUED)), plan)
         except OSError as error:
             raise Unavailable(
                 f"cannot finish an interrupted checkout: {error.strerror or error}",
@@ -209,19 +213,17 @@ def _rescue(stage: bytes, rescued: bytes, plan: _Plan) -> None:
         old = staged.directory(b"old")
         for number in os.listdir(old):
             stat = os.stat(number, dir_fd=old, follow_symlinks=False)
+            found = None  # of a directory: it was not empty, as it should have been
             if st.S_ISLNK(stat.st_mode):
                 found = blob_id(os.fsencode(os.readlink(number, dir_fd=old)))
             elif st.S_ISREG(stat.st_mode):
                 found = ObjectId(_hash_file(old, os.fsencode(number)))
-            else:
-                continue
-            if found != expected.get(int(number)):
+            change = int(number.removesuffix(_LATER.decode()))
+            if found is None or found != expected.get(change):
                 os.makedirs(rescued, mode=0o700, exist_ok=True)
-                name = paths[int(number)].rpartition(b"/")[2][:200]
-                target = os.path.join(
-                    rescued, plan.operation[:8] + b"-" + b"%d-" % int(number) + name
-                )
-                os.rename(number, target, src_dir_fd=old)
+                name = paths[change].rpartition(b"/")[2][:200]
+                target = b"-".join((plan.operation[:8], os.fsencode(number), name))
+                os.rename(number, os.path.join(rescued, target), src_dir_fd=old)
 
 
 def checkout_fresh(
@@ -580,8 +582,12 @@ def _changed_meanwhile(stage: bytes, plan: _Plan, before: dict[bytes, Signature]
                 found = signature_of(os.stat(b"%d" % number, dir_fd=old, follow_symlinks=False))
             except FileNotFoundError:
                 found = UNKNOWN
+            if was == DIRECTORY_SIGNATURE:
+                # It should have been empty by then, and gone.
+                if found != UNKNOWN:
+                    changed.append(path)
             # A second name and a rename alter the ctime (3) and nothing else.
-            if was != DIRECTORY_SIGNATURE and (*was[:3], was[4]) != (*found[:3], found[4]):
+            elif (*was[:3], was[4]) != (*found[:3], found[4]):
                 changed.append(path)
     return changed
 
@@ -620,7 +626,9 @@ def _move_in(folder: _Folder, path: bytes, staged: int, old: int, number: bytes)
     if not _exists(staged, number):
         return
     fd, name = folder.place(path)
-    if not _exists(old, number) and _exists(fd, name):
+    if _exists(old, number):
+        _keep_later(fd, name, old, number)
+    elif _exists(fd, name):
         try:
             # A second name, so that whoever reads the folder finds the old file or the new.
             os.link(name, number, src_dir_fd=fd, dst_dir_fd=old, follow_symlinks=False)
@@ -629,6 +637,16 @@ def _move_in(folder: _Folder, path: bytes, staged: int, old: int, number: bytes)
                 raise
             os.rename(name, number, src_dir_fd=fd, dst_dir_fd=old)
     os.rename(number, name, src_dir_fd=staged, dst_dir_fd=fd)
+
+
+def _keep_later(fd: int, name: bytes, old: int, number: bytes) -> None:
+    """Put what somebody has made here after a crash aside; the old file gave way before it."""
+    try:
+        there = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if not os.path.samestat(there, os.stat(number, dir_fd=old, follow_symlinks=False)):
+        os.rename(name, number + _LATER, src_dir_fd=fd, dst_dir_fd=old)
 
 
 def _undo_or_say(folder: _Folder, stage: bytes, plan: _Plan) -> None:
@@ -666,6 +684,8 @@ def _undo(folder: _Folder, stage: bytes, plan: _Plan) -> None:
             if _exists(old, name_out):
                 fd, name = folder.place(path)
                 os.rename(name_out, name, src_dir_fd=old, dst_dir_fd=fd)
+        # The journal goes next, and the stage with it.
+        _sync_touched(folder, plan)
 
 
 def _remake_directory(folder: _Folder, path: bytes) -> None:

@@ -197,6 +197,68 @@ def test_change_at_the_last_moment_is_refused(tmp_path, monkeypatch, edit):
     assert list((live / ".gsync").iterdir()) == []
 
 
+@pytest.mark.parametrize("to", ["file", "nothing"])
+def test_a_file_put_into_a_directory_that_goes_is_kept(tmp_path, monkeypatch, to):
+    """It was not there at the last look, and the directory must give way to a file, or go."""
+    old: Tree = {b"d/x": ("file", b"1"), b"z": ("file", b"1")}
+    new: Tree = {b"z": ("file", b"2")} | ({b"d": ("file", b"1")} if to == "file" else {})
+    store, live, changes = two_states(tmp_path, old, new)
+    real = checkout._carry_out
+
+    def late(*args):
+        (live / "d/mine").write_text("keep")
+        monkeypatch.setattr(checkout, "_carry_out", real)
+        real(*args)
+
+    monkeypatch.setattr(checkout, "_carry_out", late)
+    mine: Tree = {b"d/mine": ("file", b"keep")}
+    if to == "file":
+        with pytest.raises(ReplicaChanged) as caught:
+            apply_changes(live, changes, store, live / ".gsync")
+        assert caught.value.paths == [b"d"]
+        assert harvest(live) == old | mine
+    else:
+        apply_changes(live, changes, store, live / ".gsync")
+        assert harvest(live) == new | mine
+    assert os.listdir(live / ".gsync") == []
+
+
+def test_what_was_undone_is_durable_before_the_journal_goes(tmp_path, monkeypatch):
+    """Else a power cut could leave neither the files nor what says where they are."""
+    store, live, changes = two_states(
+        tmp_path, {b"a": ("file", b"1"), b"b": ("file", b"1")}, {b"a": ("file", b"2")}
+    )
+    done: list[str] = []
+    sync, unlink, undo = os.fsync, os.unlink, checkout._undo
+
+    def fail(*args):
+        raise OSError(5, "not now")
+
+    def noting_undo(*args):
+        done.append("undo")
+        undo(*args)
+        done.append("undone")
+
+    def noting_sync(fd):
+        if os.path.samestat(os.fstat(fd), live.lstat()):
+            done.append("folder")
+        sync(fd)
+
+    def noting_unlink(path, **kwargs):
+        if os.fsdecode(os.path.basename(path)) == "journal":
+            done.append("journal")
+        unlink(path, **kwargs)
+
+    monkeypatch.setattr(checkout, "_move_in", fail)
+    monkeypatch.setattr(checkout, "_undo", noting_undo)
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    monkeypatch.setattr(os, "unlink", noting_unlink)
+    with pytest.raises(CheckoutFailed):
+        apply_changes(live, changes, store, live / ".gsync")
+    assert "folder" in done[done.index("undo") : done.index("undone")]
+    assert done[-1] == "journal"
+
+
 def test_what_the_journal_tells_of_is_durable_first(tmp_path, monkeypatch):
     """Contents are synced before the journal is, and it before it has its name: then all moves."""
     new: Tree = {b"a": ("file", b"new"), b"big": ("file", b"big" * 100_000)}
