@@ -41,6 +41,9 @@ PAUSE_S = 0.15
 """How long requests may follow each other without a gap, and how long it is: commands poll for
 the lock every 50 ms, and would starve beside a server that takes it again at once."""
 
+SCAN_WAIT_S = 20.0
+"""How long a request waits for a scan: less than a client waits for a byte, by default 30 s."""
+
 WHY, MESSAGE = "take in", "changes in the attached folder"
 
 _UNDO = "keep these edits elsewhere and 'gsync restore --force' the paths; then it goes on"
@@ -70,11 +73,18 @@ class Attached:
         """Return when a scan that began after this call has moved main to what is live.
 
         Raises:
+            Unavailable: that takes long. It goes on, and what it has hashed need not be again.
             GsyncError: it could not be taken in, and why; main is where it was.
         """
         if self._next_scan is None:
             self._next_scan = asyncio.create_task(self._take_in_next(open_store))
-        await asyncio.shield(self._next_scan)
+        try:
+            await asyncio.wait_for(asyncio.shield(self._next_scan), SCAN_WAIT_S)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the folder of {self.tenant} at the server is being scanned",
+                hint="much has changed there; try again",
+            ) from error
 
     async def _take_in_next(self, open_store: OpenStore) -> None:
         async with self._one_scan:

@@ -26,6 +26,7 @@ from support_tables import attach as attach_database
 from gsync.errors import Conflict, GsyncError, Invalid, NotFound, Unavailable
 from gsync.protocol.frames import Frame, FrameType, encode_frame
 from gsync.protocol.messages import Hello
+from gsync.remotes.http import HttpRemote
 from gsync.server.attached import attach
 from gsync.sync.lock import locked
 from gsync.sync.repository import init_repository, open_repository, scan
@@ -347,6 +348,23 @@ def test_a_scan_that_began_before_the_question_does_not_answer_it(files: Site) -
         (files.base / "go").touch()
         assert early.result() == old
         assert late.result() == head(files.folder) != old
+
+
+def test_a_scan_that_takes_long_is_said(files: Site) -> None:
+    """A client must not give up on a server that only scans; the scan goes on meanwhile."""
+    short = "from gsync.server import attached; attached.SCAN_WAIT_S = 0.5"
+    (files.base / "go").touch()
+    with files.served(short + COUNTED.format(base=str(files.base))) as server:
+        old = head(files.folder)
+        write(files.folder, {"c.txt": b"new\n"})
+        (files.base / "go").unlink()
+        with (
+            closing(HttpRemote(f"{server.base}/team", server.token("team"), attempts=1)) as remote,
+            pytest.raises(Unavailable, match="is being scanned"),
+        ):
+            remote.hello(Hello(1, None))
+        (files.base / "go").touch()
+        assert say_hello(server) == head(files.folder) != old
 
 
 def say_hello(server: RunningServer) -> str:
