@@ -621,6 +621,14 @@ CLAIMS = (
         (CHECKOUT + "test_a_file_put_into_a_directory_that_goes_is_kept",),
     ),
     Claim(
+        "journal-without-stage",
+        "A journal that could not be synced goes before its stage does.",
+        "gsync/replicas/files/checkout.py",
+        "    with suppress(OSError):\n        _end(workdir)\n",
+        '    remove_tree(os.path.join(workdir, b"stage"))\n',
+        (CHECKOUT + "test_each_sync_that_fails_leaves_old_or_new",),
+    ),
+    Claim(
         "undo-unsynced",
         "What was undone is durable before the journal goes.",
         "gsync/replicas/files/checkout.py",

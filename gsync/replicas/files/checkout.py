@@ -14,6 +14,7 @@ import secrets
 import stat as st
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -142,10 +143,10 @@ def apply_changes(
                 raise ReplicaChanged(moved)
             _write_journal(workdir, plan)
         except OSError as error:
-            remove_tree(os.path.join(workdir, b"stage"))
+            _give_up(workdir)
             raise _failed(error, folder.root) from error
         except BaseException:
-            remove_tree(os.path.join(workdir, b"stage"))
+            _give_up(workdir)
             raise
         try:
             _carry_out(folder, stage, plan)
@@ -769,6 +770,15 @@ def _end(workdir: bytes) -> None:
             pass
     fsync_directory(workdir)
     remove_tree(os.path.join(workdir, b"stage"))
+
+
+def _give_up(workdir: bytes) -> None:
+    """Clear away what was staged. A journal may be there already, though it could not be synced.
+
+    Where that fails, both stay, or the stage does, and the next start makes of it what it is.
+    """
+    with suppress(OSError):
+        _end(workdir)
 
 
 # --- Writing contents ------------------------------------------------------------------

@@ -223,6 +223,37 @@ def test_a_file_put_into_a_directory_that_goes_is_kept(tmp_path, monkeypatch, to
     assert os.listdir(live / ".gsync") == []
 
 
+def test_each_sync_that_fails_leaves_old_or_new(tmp_path, monkeypatch):
+    """And what the next start finds can be carried out, or is cleared away."""
+    old: Tree = {b"a": ("file", b"1"), b"d/b": ("file", b"1"), b"gone": ("file", b"1")}
+    new: Tree = {b"a": ("file", b"2"), b"d/b": ("file", b"2"), b"made": ("file", b"1")}
+    real, outcomes = os.fsync, set()
+    for failing in range(100):
+        store, live, changes = two_states(tmp_path, old, new)
+        calls = 0
+
+        def once(fd, failing=failing):
+            nonlocal calls
+            calls += 1
+            if calls == failing + 1:
+                raise OSError(5, "no")
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", once)
+        try:
+            apply_changes(live, changes, store, live / ".gsync")
+            outcomes.add("done")
+        except (CheckoutFailed, OSError):
+            outcomes.add("failed")
+        monkeypatch.setattr(os, "fsync", real)
+        recover(live, live / ".gsync")
+        assert harvest(live) in (old, new), failing
+        assert os.listdir(live / ".gsync") == [], failing
+        if calls <= failing:
+            break
+    assert outcomes == {"done", "failed"} and failing > 8
+
+
 def test_what_was_undone_is_durable_before_the_journal_goes(tmp_path, monkeypatch):
     """Else a power cut could leave neither the files nor what says where they are."""
     store, live, changes = two_states(
