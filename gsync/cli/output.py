@@ -5,6 +5,7 @@ Results go to standard output, everything else to standard error.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,11 @@ EXIT_CODES: dict[type[GsyncError], int] = {
     Unavailable: 7,
 }
 
+# Also the marks that let text run from right to left, and hide what it says.
+_STEERING = re.compile(
+    r"(?!\x1b\[(?:0|1|2|3[1-6])?m)[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
 # A command that is done sooner shows no progress, and does not load what draws it.
 _PROGRESS_AFTER_S = 0.5
 
@@ -80,8 +86,28 @@ def emit(
 
 def write_lines(lines: Iterable[str]) -> None:
     """Print lines as they come; `click.echo` would flush after each of a million."""
+    show = visible if sys.stdout.isatty() else str
     for line in lines:
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(show(line) + "\n")
+
+
+def write_line(line: str) -> None:
+    """Print one line."""
+    write_lines((line,))
+
+
+def visible(line: str) -> str:
+    """Return `line` with what would steer a terminal made visible: contents are anybody's.
+
+    Tabs and changes of colour pass; ESC is `^[`, and what lies above ASCII `<9b>`.
+    """
+    if line.isprintable():
+        return line
+    return _STEERING.sub(lambda found: _shown(ord(found[0])), line)
+
+
+def _shown(code: int) -> str:
+    return f"^{chr(code ^ 0x40)}" if code < 0x80 else f"<{code:02x}>"
 
 
 def print_json(document: dict[str, Any]) -> None:

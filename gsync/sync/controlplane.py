@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import closing
+from os.path import expanduser
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -102,10 +103,14 @@ def find_database_url(
     token: str,
     *,
     insecure_http: bool = False,
+    ca_file: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
     rand: Callable[[], float] = random.random,
 ) -> str:
     """Return where the control plane at `api_url` says the tenant's database is, secrets included.
+
+    Args:
+        ca_file: Certificates to trust instead of the usual ones, PEM.
 
     Raises:
         ApiError: it answered with no success, or has no database for the tenant.
@@ -117,7 +122,8 @@ def find_database_url(
     with requests.Session() as session:
         session.trust_env = not is_loopback(urlsplit(url).hostname or "")
         session.auth = Bearer(token)
-        answer = _retry(lambda: _ask(session, url), sleep, rand)
+        verify = expanduser(ca_file) if ca_file is not None else None
+        answer = _retry(lambda: _ask(session, url, verify), sleep, rand)
     found = answer.get("data", answer)
     found = found.get("database_url") if isinstance(found, dict) else None
     if found is None:
@@ -166,10 +172,10 @@ def _retry(
     return attempt()
 
 
-def _ask(session: requests.Session, url: str) -> dict[str, Any]:
+def _ask(session: requests.Session, url: str, verify: str | None) -> dict[str, Any]:
     try:
         response = session.get(
-            url, timeout=(CONNECT_S, STALL_S), stream=True, allow_redirects=False
+            url, timeout=(CONNECT_S, STALL_S), stream=True, allow_redirects=False, verify=verify
         )
         with closing(response):
             body = response.raw.read(ANSWER_BYTES_MAX + 1, decode_content=True)

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -119,6 +120,10 @@ class _Settable(ABC):
         """Return the same that may touch what is protected under these names."""
         return self._with(accepted=tuple(names))
 
+    def with_ca_file(self, file: str | None) -> Self:
+        """Return the same that trusts the certificates in this file alone; None the usual ones."""
+        return self._with(ca_file=file)
+
 
 @dataclass(frozen=True, slots=True)
 class SyncConfig(_Settable):
@@ -137,6 +142,7 @@ class SyncConfig(_Settable):
         local_database_url: The database on this side; it may hold a password.
         tenant_database_url: The one of the tenant; the control plane is asked if None.
         accepted: Names of what is protected in tables and may be touched.
+        ca_file: Certificates that vouch for both servers, PEM, instead of the usual ones.
     """
 
     tenant_id: str
@@ -150,6 +156,7 @@ class SyncConfig(_Settable):
     local_database_url: str | None = field(default=None, repr=False)
     tenant_database_url: str | None = field(default=None, repr=False)
     accepted: tuple[str, ...] = ()
+    ca_file: str | None = None
 
     @classmethod
     def builder(
@@ -208,7 +215,11 @@ class SyncService:
             return sync_folder(
                 repo,
                 run.remote,
-                run.counting(lambda: connect(repo, url, token=config.api_token.strip())),
+                run.counting(
+                    partial(
+                        connect, repo, url, token=config.api_token.strip(), ca_file=config.ca_file
+                    )
+                ),
                 self._direction,
                 dry_run=config.dry_run,
                 verbose=config.verbose,
@@ -332,7 +343,9 @@ class SyncService:
             return self.config.tenant_database_url
         self._check_access()
         config = self.config
-        return find_database_url(config.api_url, config.tenant_id, config.api_token.strip())
+        return find_database_url(
+            config.api_url, config.tenant_id, config.api_token.strip(), ca_file=config.ca_file
+        )
 
     @contextmanager
     def _repository(self, folder: Path, *, temporary: bool = False) -> Iterator[Repository]:

@@ -629,6 +629,25 @@ CLAIMS = (
         (CHECKOUT + "test_each_sync_that_fails_leaves_old_or_new",),
     ),
     Claim(
+        "no-room",
+        "A file for which there is no room is refused before any of it is written.",
+        "gsync/replicas/files/checkout.py",
+        "    if entry.size > room.f_bavail * room.f_frsize:\n",
+        "    if False:\n",
+        (CHECKOUT + "test_a_file_larger_than_the_disk_is_refused_unwritten",),
+    ),
+    Claim(
+        "terminal-steered",
+        "What a content holds does not steer the terminal that it is shown on.",
+        "gsync/cli/output.py",
+        "    show = visible if sys.stdout.isatty() else str\n",
+        "    show = str\n",
+        (
+            "tests/cli/test_terminal.py::test_a_diff_does_not_steer_the_terminal",
+            "tests/cli/test_terminal.py::test_a_message_does_not_steer_the_terminal",
+        ),
+    ),
+    Claim(
         "undo-unsynced",
         "What was undone is durable before the journal goes.",
         "gsync/replicas/files/checkout.py",

@@ -15,6 +15,9 @@ from support_cli import gsync_in, make_repository, refused
 from support_nginx import Authority
 from support_server import RunningServer, running_server
 
+from gsync.errors import Denied
+from gsync.sync.service import SyncConfig, SyncService
+
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
@@ -44,6 +47,15 @@ def test_push_and_clone(authority: Authority, server: RunningServer, tmp_path: P
     gsync_in(tmp_path, "clone", url, "b", "--ca-file", ca, GSYNC_TOKEN=server.token())
     assert (tmp_path / "b" / "a.txt").read_bytes() == b"one\n"
     gsync_in(tmp_path / "b", "pull", GSYNC_TOKEN=server.token())
+
+
+def test_as_a_library(authority: Authority, server: RunningServer, tmp_path: Path) -> None:
+    """The file that vouches for the server is given with the configuration."""
+    folder = make_repository(tmp_path / "services", {"a.txt": b"one\n"})
+    config = SyncConfig("team", server.base, server.token("team"), folder)
+    with pytest.raises(Denied, match="certificate"):
+        SyncService(config).sync_files()
+    assert SyncService(config.with_ca_file(str(authority.ca_file))).sync_files().items_synced
 
 
 def test_the_usual_variable(authority: Authority, server: RunningServer, tmp_path: Path) -> None:

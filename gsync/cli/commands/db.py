@@ -18,7 +18,18 @@ from gsync.cli.app import (
 )
 from gsync.cli.commands.dbrows import blame, log, show
 from gsync.cli.commands.syncall import db_sync
-from gsync.cli.output import emit, note, print_json, short, style, table, warn, when, write_lines
+from gsync.cli.output import (
+    emit,
+    note,
+    print_json,
+    short,
+    style,
+    table,
+    warn,
+    when,
+    write_line,
+    write_lines,
+)
 from gsync.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
@@ -251,8 +262,8 @@ def status(app: App, words: tuple[str, ...], limit: int, exit_code: bool) -> Non
             counted: list[TableCounts] = []
             for live in compare_with_marks(repo, name, tables):
                 if not app.json and not counted:
-                    click.echo(f"{style(app, name, 'cyan')}  {known[name].url}")
-                    click.echo(f"  last scanned: {seen or 'never'}")
+                    write_line(f"{style(app, name, 'cyan')}  {known[name].url}")
+                    write_line(f"  last scanned: {seen or 'never'}")
                 rows: list[RowChange] = []
 
                 def keep(change: RowChange, rows: list[RowChange] = rows) -> None:
@@ -267,12 +278,12 @@ def status(app: App, words: tuple[str, ...], limit: int, exit_code: bool) -> Non
                 if app.json:
                     continue
                 short_name = live.collection.rpartition("/")[2]
-                click.echo(f"  {short_name}: {counts_text(counts)}; {rows_word(counts.rows)} now")
+                write_line(f"  {short_name}: {counts_text(counts)}; {rows_word(counts.rows)} now")
                 for change in rows:
-                    click.echo(f"    {row_line(app, change)}")
+                    write_line(f"    {row_line(app, change)}")
                 more = counts.added + counts.modified + counts.deleted - len(rows)
                 if more and limit:
-                    click.echo(f"    … and {more:,} more; 'gsync db diff' shows all")
+                    write_line(f"    … and {more:,} more; 'gsync db diff' shows all")
             documents[name] = {
                 "url": known[name].url,
                 "scanned": seen,
@@ -281,11 +292,11 @@ def status(app: App, words: tuple[str, ...], limit: int, exit_code: bool) -> Non
     if app.json:
         print_json({"clean": not dirty, "databases": documents})
     elif not documents:
-        click.echo("There is no database yet: 'gsync db add URL'.")
+        write_line("There is no database yet: 'gsync db add URL'.")
     elif behind:
-        click.echo("Before a snapshot, bring this to HEAD with 'gsync db restore HEAD'.")
+        write_line("Before a snapshot, bring this to HEAD with 'gsync db restore HEAD'.")
     elif dirty:
-        click.echo("Record this with 'gsync snapshot -m TEXT'.")
+        write_line("Record this with 'gsync snapshot -m TEXT'.")
     if exit_code and dirty:
         app.exit(1)
 
@@ -316,7 +327,7 @@ def diff(app: App, words: tuple[str, ...], stat: bool, exit_code: bool) -> None:
                 counts = live.count(see)
                 counted.append(counts)
                 if stat and not app.json and counts.changed:
-                    click.echo(table_stat(counts))
+                    write_line(table_stat(counts))
                 elif not app.json:
                     for text in counts.notes:
                         note(app, f"{live.collection}: {text}")

@@ -19,7 +19,18 @@ from gsync.cli.app import (
     split_names,
 )
 from gsync.cli.changes import change_json, status_lines
-from gsync.cli.output import emit, key_json, note, notices, short, size, table, when, write_lines
+from gsync.cli.output import (
+    emit,
+    key_json,
+    note,
+    notices,
+    short,
+    size,
+    table,
+    when,
+    write_line,
+    write_lines,
+)
 from gsync.errors import Invalid
 from gsync.paths import show_path
 
@@ -258,7 +269,7 @@ def ls(app: App, arguments: tuple[str, ...], long: bool) -> None:
             if long:
                 identity = entry.content_id.hex() if entry.content_id else "-" * 64
                 line = f"{letters[entry.type]} {identity} {entry.size:>12} {line}"
-            click.echo(line)
+            write_line(line)
 
 
 def _find_table(repo: Repository, oid: ObjectId, paths: list[bytes]) -> Collection | None:

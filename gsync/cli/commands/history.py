@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import click
 
 from gsync.cli.app import App, command, dry_run_option
 from gsync.cli.changes import change_json, manifest_json, status_lines
-from gsync.cli.output import emit, note, short, style, when, write_lines
+from gsync.cli.output import emit, note, short, style, when, write_line, write_lines
 from gsync.errors import Conflict, Invalid, NotFound
 from gsync.objects.model import Collection, Manifest
 from gsync.objects.oid import ObjectId
@@ -59,7 +59,7 @@ def log(
             return
         for oid, manifest in found:
             for line in [_oneline(app, oid, manifest)] if oneline else _entry(app, oid, manifest):
-                click.echo(line)
+                write_line(line)
 
 
 def _oneline(app: App, oid: ObjectId, manifest: Manifest) -> str:
@@ -98,10 +98,10 @@ def show(app: App, rev: str) -> None:
             emit(app, manifest_json(oid, manifest) | {"changes": document}, lambda: [])
             return
         for line in _entry(app, oid, manifest):
-            click.echo(line)
+            write_line(line)
         for c in manifest.collections:
-            click.echo(f"{c.name}: {_count(c)}, root {c.root.hex()}")
-        click.echo("")
+            write_line(f"{c.name}: {_count(c)}, root {c.root.hex()}")
+        write_line("")
         write_lines(chain(status_lines(app, changes), rows.lines(app)))
 
 
@@ -240,16 +240,20 @@ def diff(
         elif stat:
             emit(app, {}, lambda: chain(rows.stat_lines(), stat_lines(sides)))
         else:
-            colours = {"+": "green", "-": "red", "@": "cyan"}
-            for line in unified_lines(sides):
-                colour = colours.get(line[:1])
-                click.echo(style(app, line, colour) if colour else line)
+            write_lines(_coloured(app, unified_lines(sides)))
             write_lines(rows.lines(app))
         differ = bool(sides.changes) or (exit_code and rows.differ())
     if not two and repo.config.databases:
         note(app, "Only the folder is compared; 'gsync db diff' compares live tables with HEAD.")
     if exit_code and differ:
         app.exit(1)
+
+
+def _coloured(app: App, lines: Iterable[str]) -> Iterator[str]:
+    colours = {"+": "green", "-": "red", "@": "cyan"}
+    for line in lines:
+        colour = colours.get(line[:1])
+        yield style(app, line, colour) if colour else line
 
 
 @command()

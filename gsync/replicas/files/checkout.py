@@ -891,6 +891,10 @@ def _write_one(
 
 def _write_chunks(fd: int, entry: FileEntry, store: ObjectReader) -> None:
     assert entry.ref is not None
+    room = os.fstatvfs(fd)
+    if entry.size > room.f_bavail * room.f_frsize:
+        # Few chunks over and over can be a file of petabytes; and what cannot end need not begin.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     whole = blake3()
     chunks = list_chunks(lambda oid: store.get(Kind.CHUNK_LIST, oid), entry.ref)
     while some := list(islice(chunks, CHUNKS_AT_ONCE)):

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from replicas.files.trees import (
     TREES,
@@ -26,6 +28,8 @@ from replicas.files.trees import (
 from gsync.changes import Change
 from gsync.errors import Conflict, Corrupt, Denied
 from gsync.maps.omap import EMPTY_MAP, list_entries
+from gsync.objects.chunk_list import ChunkListBuilder
+from gsync.objects.encoding import Reference
 from gsync.objects.oid import Kind, ObjectId, blob_id
 from gsync.replicas.base import ReplicaChanged
 from gsync.replicas.files import checkout
@@ -39,6 +43,7 @@ from gsync.replicas.files.checkout import (
 )
 from gsync.replicas.files.index import MemoryCache, record
 from gsync.store.memory import MemoryStore
+from gsync.views.files import EntryType, FileEntry, encode_entry
 
 HERE = Path(__file__).parent
 
@@ -359,6 +364,31 @@ def test_damaged_content_is_refused(tmp_path):
     with pytest.raises(Corrupt):
         apply_changes(live, changes, store, live / ".gsync")
     assert harvest(live) == {} and os.listdir(live / ".gsync") == []
+
+
+def test_a_file_larger_than_the_disk_is_refused_unwritten(tmp_path, monkeypatch):
+    """A list that names one chunk over and over claims any size, and is all that it takes."""
+    store = MemoryStore()
+    builder = ChunkListBuilder(store.put)
+    chunk = bytes(1 << 16)
+    ref = Reference(Kind.BLOB, store.put(Kind.BLOB, chunk), len(chunk))
+    for _ in range(64):
+        builder.add(ref)
+    whole = blake3(chunk * 64).digest()
+    entry = FileEntry(EntryType.FILE, 64 * len(chunk), builder.finish(), ObjectId(whole))
+    change = Change(b"big", None, encode_entry(entry))
+    live = tmp_path / "live"
+    (live / ".gsync").mkdir(parents=True)
+    real, room = os.fstatvfs, 4 << 20
+    monkeypatch.setattr(
+        os, "fstatvfs", lambda fd: SimpleNamespace(f_bavail=room - 1, f_frsize=1, real=real(fd))
+    )
+    monkeypatch.setattr(checkout, "_write_all", lambda *_: pytest.fail("written"))
+    with pytest.raises(CheckoutFailed, match="space"):
+        apply_changes(live, [change], store, live / ".gsync")
+    with pytest.raises(CheckoutFailed, match="space"):
+        checkout_fresh(tmp_path / "fresh", [(b"big", encode_entry(entry))], store)
+    assert harvest(live) == {} and not (tmp_path / "fresh").exists()
 
 
 def test_fresh_refuses_what_is_not_empty(tmp_path):
