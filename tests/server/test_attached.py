@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import require
+from support import UNPRIVILEGED, require
 from support_cli import gsync_in, json_in, make_repository, read_tree, refused, start, write
 from support_pg import MakeDatabase
 from support_server import RunningServer, clone, commit, push, running_server
@@ -447,18 +447,6 @@ def test_an_ignored_file_in_the_way(files: Site) -> None:
         gsync_in(folder, "snapshot", "-m", "cache")
         assert "x.cache" in push_refused(files, folder)
         assert (files.folder / "x.cache").read_bytes() == b"theirs alone\n"
-
-
-UNPRIVILEGED = """
-import ctypes, os
-if os.geteuid() == 0:  # give up what lets root read and write what it may not
-    libc, header = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0)
-    sets = (ctypes.c_uint32 * 6)()
-    assert libc.capget(header, sets) == 0
-    sets[0] &= ~6
-    sets[1] &= ~6
-    assert libc.capset(header, sets) == 0
-"""
 
 
 def test_a_file_that_cannot_be_read(files: Site) -> None:
