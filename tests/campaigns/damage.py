@@ -37,16 +37,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the long form; return how many cases were wrong."""
+    from campaigns.damage_ways import damage_logs, damage_servers, repair_all
+
+    cases, seed = options.cases, getattr(options, "seed", 1)
     with tempfile.TemporaryDirectory(prefix="gsync-damage-") as directory:
         base = Path(directory)
-        found = damage_all(make(base), base / "work", options.cases, getattr(options, "seed", 1))
-    click.echo(f"{'damage':<24} {'cases':>6} {'found':>6} {'harmless':>9} {'wrong':>6}")
-    for name, cases in sorted(found.cases.items()):
-        harmless, wrong = found.harmless[name], found.wrong[name]
-        click.echo(f"{name:<24} {cases:>6} {cases - harmless:>6} {harmless:>9} {wrong:>6}")
-    for line in found.failures[:40]:
-        click.echo(f"FAILED: {line}")
-    return len(found.failures)
+        sound = make(base)
+        every = [("read by commands", damage_all(sound, base / "work", cases, seed))]
+        every.append(("in the log", damage_logs(sound, base, cases // 10, seed)))
+        every.append(("cloned over HTTP", damage_servers(sound, base, cases // 20, seed)))
+        mended, repaired = repair_all(sound, base, cases // 5, seed)
+        every.append((f"repaired, {repaired} whole again", mended))
+    for title, found in every:
+        click.echo(f"{title:<24} {'cases':>6} {'found':>6} {'harmless':>9} {'wrong':>6}")
+        for name, count in sorted(found.cases.items()):
+            harmless, wrong = found.harmless[name], found.wrong[name]
+            click.echo(f"{name:<24} {count:>6} {count - harmless:>6} {harmless:>9} {wrong:>6}")
+        for line in found.failures[:40]:
+            click.echo(f"FAILED: {line}")
+    return sum(len(found.failures) for _, found in every)
 
 
 @dataclass
@@ -108,6 +117,7 @@ def commands() -> Iterator[tuple[str, ...]]:
     """Commands that read, whose output is known."""
     yield from (("log",), ("reflog",), ("diff", "HEAD~1", "HEAD"), ("show", "HEAD"))
     yield ("--json", "diff", "HEAD~1", "HEAD")
+    yield from (("db", "show", "HEAD:users"), ("export", "-o", "-", "--rows", "HEAD"))
     for revision in ("HEAD", "HEAD~1"):
         yield "ls", revision
         yield from (("cat", f"{revision}:{path}") for path in PATHS)
