@@ -208,8 +208,8 @@ class Service:
             raise Unavailable(f"the server is busy with {STREAMS_AT_ONCE} transfers")
 
 
-def make_app(service: Service) -> ASGIApp:
-    """Return the application, every request of which is logged."""
+def make_app(service: Service, observe: Callable[[Record], None] | None = None) -> ASGIApp:
+    """Return the application, every request of which is logged, and told to `observe`."""
 
     def post(path: str, endpoint: Endpoint) -> Route:
         return Route(path, _without_defects(endpoint), methods=["POST"])
@@ -227,7 +227,7 @@ def make_app(service: Service) -> ASGIApp:
         exception_handlers={GsyncError: _answer_error, HTTPException: _answer_http_error},
     )
     app.router.redirect_slashes = False
-    return _Logged(app)
+    return _Logged(app, observe)
 
 
 def status_of(error: GsyncError) -> int:
@@ -238,8 +238,9 @@ def status_of(error: GsyncError) -> int:
 class _Logged:
     """Counts what is answered, and writes one line when it is done."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, observe: Callable[[Record], None] | None) -> None:
         self._app = app
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -260,6 +261,8 @@ class _Logged:
             route = scope.get("route")
             record.path = route.path if isinstance(route, Route) else "-"
             log_request(record)
+            if self._observe is not None:
+                self._observe(record)
 
 
 def _without_defects(endpoint: Endpoint) -> Endpoint:

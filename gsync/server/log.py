@@ -83,6 +83,11 @@ def log_reload(message: str) -> None:
     _write("reload", message=message[:500])
 
 
+def log_metrics(url: str) -> None:
+    """Write where Prometheus gets figures."""
+    _write("metrics", url=url)
+
+
 def log_attached(tenant: str, what: str) -> None:
     """Write what a server did with the folder of a tenant, or why it could not."""
     _write("attached", tenant=tenant, message=what[:500])

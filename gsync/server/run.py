@@ -9,7 +9,8 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from gsync.server import log
 from gsync.server.app import Service, make_app
 from gsync.server.attached import attach
 from gsync.server.auth import Accounts
+from gsync.server.metrics import Observe
 from gsync.server.streams import STALL_S
 from gsync.server.tenants import Tenants
 
@@ -51,6 +53,7 @@ def serve(
     tls_key: Path | None = None,
     limits: Limits | None = None,
     attached: Sequence[tuple[str, Path]] = (),
+    metrics_at: tuple[str, int] | None = None,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve the tenants of a data directory until SIGTERM or SIGINT.
@@ -62,6 +65,7 @@ def serve(
         port: 0 takes a free one.
         log_format: How requests are logged to stderr: `text` or `json`.
         attached: Tenants with a live folder, and these folders.
+        metrics_at: Host and port at which Prometheus gets figures; nowhere if None.
         ready: Told `listening on URL` when connections are taken; by default it is printed.
 
     Raises:
@@ -73,13 +77,17 @@ def serve(
         raise Invalid("a certificate and its key go together", hint="give --tls-cert and --tls-key")
     log.set_format(log_format)
     _share_heaps()
-    with attach(attached, data) as folders, Accounts(data, _now_us) as accounts:
+    with (
+        attach(attached, data) as folders,
+        Accounts(data, _now_us) as accounts,
+        _metrics(metrics_at) as observe,
+    ):
         tenants = Tenants(data, folders)
         _take_in_first(tenants)
         listener = _listen(host, port)
         try:
             config = uvicorn.Config(
-                make_app(Service(accounts, tenants, _now_us, limits)),
+                make_app(Service(accounts, tenants, _now_us, limits), observe),
                 http=_Protocol,
                 ws="none",
                 lifespan="off",
@@ -99,6 +107,18 @@ def serve(
         finally:
             listener.close()
             tenants.close()
+
+
+@contextmanager
+def _metrics(where: tuple[str, int] | None) -> Iterator[Observe | None]:
+    if where is None:
+        yield None
+        return
+    from gsync.server.metrics import metrics
+
+    with metrics(*where) as (observe, url):
+        log.log_metrics(url)
+        yield observe
 
 
 def _share_heaps() -> None:

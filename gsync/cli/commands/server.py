@@ -42,6 +42,12 @@ data_option = click.option(
     metavar="TENANT=DIR",
     help="Serve a live gsync folder, its databases included, as a tenant; repeatable",
 )
+@click.option(
+    "--metrics",
+    metavar="[HOST:]PORT",
+    help="Give Prometheus figures there, without a token; on this machine alone unless HOST is"
+    " named",
+)
 @click.pass_obj
 def serve(
     app: App,
@@ -52,12 +58,14 @@ def serve(
     tls_key: str | None,
     log_format: str,
     attached: tuple[str, ...],
+    metrics: str | None,
 ) -> None:
     """Serve the tenants of a data directory until interrupted
 
     Each request is one line on stderr. Make a token with 'gsync token add' first. An attached
     folder follows what is pushed to its tenant, and what changes in it is there to be pulled.
     """
+    from gsync.server.metrics import parse_address
     from gsync.server.run import serve as run
 
     run(
@@ -68,6 +76,7 @@ def serve(
         tls_cert=app.directory / tls_cert if tls_cert else None,
         tls_key=app.directory / tls_key if tls_key else None,
         attached=[_attachment(app, text) for text in attached],
+        metrics_at=parse_address(metrics) if metrics is not None else None,
     )
 
 
