@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -206,4 +206,5 @@ def _new_file(target: Path) -> Iterator[TextIO]:
     except FileExistsError as error:
         raise _exists(target) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # the file is there, or the error that kept it away is told
+            draft.unlink(missing_ok=True)

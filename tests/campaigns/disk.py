@@ -347,6 +347,8 @@ class Drill:
             for path, node in found.items()
             if mode == "full" or not any(part.startswith(b".") for part in path.split(b"/"))
         }
+        if self.scenario.makes:  # where a clone that is repeated goes on
+            rest = {p: node for p, node in rest.items() if not p.startswith(b".made.gsync-clone")}
         plain = [{p: n for p, n in tree.items() if p in found or p in rest} for tree in known]
         lacking = [[p for p in tree if p not in found] for tree in known]
         for tree, lacks in zip(plain, lacking, strict=True):

@@ -6,6 +6,7 @@ import itertools
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from gsync.errors import Conflict, GsyncError, Invalid, Unavailable
@@ -61,7 +62,8 @@ def write_sqlite(path: Path, tables: Iterable[tuple[Schema, Entries]], load: Loa
         kind = Invalid if hint is None else Unavailable
         raise kind(f"cannot write {path}: {error}", hint=hint, path=str(path)) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # the file is there, or the error that kept it away is told
+            draft.unlink(missing_ok=True)
 
 
 def _exists(path: Path) -> FileExists:
