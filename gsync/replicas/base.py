@@ -12,6 +12,9 @@ from gsync.objects.oid import ObjectId
 from gsync.paths import show_path
 from gsync.store.base import ObjectReader, ObjectStore
 
+RESCUED = "rescued"
+"""Below the repository's own directory: what gave way and nobody had agreed to lose."""
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:

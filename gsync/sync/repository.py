@@ -25,7 +25,7 @@ from gsync.objects.model import (
 )
 from gsync.objects.oid import Kind, ObjectId
 from gsync.paths import check_path, show_path
-from gsync.replicas.base import Notice, Scan
+from gsync.replicas.base import RESCUED, Notice, Scan
 from gsync.store.base import RefMove
 from gsync.store.sqlite import SqliteStore
 from gsync.sync.compare import FileChange, describe, files_root, select
@@ -379,8 +379,6 @@ def status(
 
 def rescued(repo: Repository) -> list[Notice]:
     """Return what to say of edits that gave way when an interrupted command was finished."""
-    from gsync.replicas.files.checkout import RESCUED
-
     try:
         names = os.listdir(repo.workdir / RESCUED)
     except FileNotFoundError:

@@ -37,7 +37,7 @@ from gsync.objects.encoding import Reference
 from gsync.objects.oid import Kind, ObjectId, blob_id
 from gsync.oserrors import from_os_error, what_happened
 from gsync.paths import check_path, check_sorted_paths, fold_path, parents_of, show_path
-from gsync.replicas.base import ReplicaChanged
+from gsync.replicas.base import RESCUED, ReplicaChanged
 from gsync.replicas.files.beside import fsync_directory, made_beside
 from gsync.replicas.files.index import (
     DIRECTORY_SIGNATURE,
@@ -60,9 +60,6 @@ CHUNKS_AT_ONCE = 32  # 4 MiB at most
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-RESCUED = "rescued"
-"""Below the repository's own directory: what gave way and nobody had agreed to lose."""
-
 _LATER = b".later"  # beside the number of a change: what came after its old file gave way
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
