@@ -142,7 +142,10 @@ class SqliteFile:
                 raise
 
     def _counter(self, name: str) -> int:
-        value: int = self._db.query("SELECT value FROM counter WHERE name = ?", (name,))[0][0]
+        rows = self._db.query("SELECT value FROM counter WHERE name = ?", (name,))
+        if not rows or type(rows[0][0]) is not int:
+            raise StoreDamaged(f"{self.path} is damaged: it does not count its {name}")
+        value: int = rows[0][0]
         return value
 
     def _count_up(self, name: str, by: int = 1) -> None:
