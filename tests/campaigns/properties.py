@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
             continue
         began = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", path],
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "", path],
             cwd=TESTS.parent,
             env={**os.environ, "GSYNC_EXAMPLES": str(options.examples)},
             capture_output=True,
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         passed = re.search(r"(\d+) passed", done.stdout)
         count = int(passed[1]) if passed else 0
         rows.append((path, count, done.returncode, round(time.monotonic() - began)))
-        if done.returncode:
+        if done.returncode or not count:
             failures.append(f"{path}: {done.stdout[-1500:]}")
     show_table(("file", "passed", "exit", "seconds"), rows)
     show_failures(failures)
