@@ -24,7 +24,8 @@ from gsync.sync.recorded import (
     get_view,
     recorded_tables,
 )
-from gsync.sync.repository import Repository
+from gsync.sync.repository import Repository, now_us
+from gsync.sync.seen import find_seen, see
 from gsync.sync.tables import read_mark
 from gsync.views.rows.schema import Schema
 from gsync.views.rows.values import LoadContent, name_content
@@ -88,26 +89,29 @@ class _Base:
 
 
 def compare_with_head(
-    repo: Repository, name: str, tables: Sequence[str] = ()
+    repo: Repository, name: str, tables: Sequence[str] = (), *, full: bool = False
 ) -> Iterator[LiveTable]:
     """Yield the live tables of a database, each to be read before the next, against HEAD.
+
+    Args:
+        full: Read also the tables that are known to be as they were.
 
     Raises:
         NotFound: there is no such database here, or table in `gsync.toml`.
         Refused: a table is not as `gsync.toml` says.
         Unavailable: the database cannot be reached.
     """
-    return _compare(repo, name, tables, _at_head)
+    return _compare(repo, name, tables, _at_head, full)
 
 
 def compare_with_marks(
-    repo: Repository, name: str, tables: Sequence[str] = ()
+    repo: Repository, name: str, tables: Sequence[str] = (), *, full: bool = False
 ) -> Iterator[LiveTable]:
     """Do the same against what each table was last known to hold here: its mark.
 
     A table without a mark is compared with HEAD.
     """
-    return _compare(repo, name, tables, _at_mark)
+    return _compare(repo, name, tables, _at_mark, full)
 
 
 def _at_head(repo: Repository, database: Database, collection: Collection) -> _Base:
@@ -130,6 +134,7 @@ def _compare(
     name: str,
     tables: Sequence[str],
     find_base: Callable[[Repository, Database, Collection], _Base],
+    full: bool,
 ) -> Iterator[LiveTable]:
     wanted = repo.config.shared.databases.get(name, {})
     for table in tables:
@@ -141,12 +146,33 @@ def _compare(
     database = open_database(repo, name)
     recorded = recorded_tables(repo.manifest(repo.head()), name)
     known = {t: get_schema(repo.store, c) for t, c in recorded.items() if t in wanted}
-    with database.reading() as session:
+    with database.reading(fingerprints=not full) as session:
         # Only what is asked for has to be as configured.
         asked = {table: wanted[table] for table in tables or wanted}
         plans = {plan.name: plan for plan in plan_tables(session.tables(), asked, known)}
         for table in sorted(plans):
-            yield _table(repo, database, session, plans[table], name, recorded, known, find_base)
+            found, base = _table(
+                repo, database, session, plans[table], name, recorded, known, find_base
+            )
+            if (
+                base is not None
+                and not full
+                and _is_unchanged(repo, database, session, plans[table], base)
+            ):
+                found.rows, found._changes = base.count, iter(())
+            yield found
+
+
+def _is_unchanged(
+    repo: Repository, database: Database, session: Session, plan: TablePlan, base: Collection
+) -> bool:
+    seen = find_seen(repo.store, base.name)
+    if seen is None or seen.collection.root != base.root:
+        return False
+    fingerprint = session.fingerprint(plan)
+    if fingerprint is None:
+        return False
+    return seen.shows_unchanged(see(database, plan, base, fingerprint, now_us()), base)
 
 
 def _table(
@@ -158,7 +184,8 @@ def _table(
     recorded: Mapping[str, Collection],
     known: Mapping[str, Schema],
     find_base: Callable[[Repository, Database, Collection], _Base],
-) -> LiveTable:
+) -> tuple[LiveTable, Collection | None]:
+    """Return a live table, and what it is compared with if that is as it was recorded."""
     base = _Base(None, EMPTY_MAP, ("not recorded yet",))
     old = recorded.get(plan.name)
     if old is not None and get_view(repo.store, old) != plan.view:
@@ -182,7 +209,8 @@ def _table(
                 yield Change(key, before, after)
 
     found._changes = changes()
-    return found
+    is_recorded = base.collection is not None and base.root == base.collection.root
+    return found, base.collection if is_recorded else None
 
 
 class _Contents:

@@ -434,6 +434,7 @@ def snapshot(
     accept: Sequence[str] = (),
     author: str | None = None,
     why: str = "snapshot",
+    full: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Snapshot:
     """Record folder and databases as a new manifest, unless nothing changed.
@@ -446,6 +447,7 @@ def snapshot(
         accept: Tables of which all rows may be gone.
         author: Whom the manifest names; the one of the configuration if None.
         why: What the ref log says.
+        full: Read also the tables that are known to be as they were.
         progress: Called now and then with the number of files and rows looked at.
 
     Raises:
@@ -461,7 +463,7 @@ def snapshot(
     found = scan(repo, write=not dry_run, progress=progress)
     tables = None
     if databases:
-        tables = _scan_databases(repo, parent, _after(found.files, progress), accept)
+        tables = _scan_databases(repo, parent, _after(found.files, progress), accept, full)
     changes = describe(found.changes)
     base = files_root(parent) or EMPTY_MAP
     counts = tables.counts if tables else ()
@@ -526,12 +528,13 @@ def _scan_databases(
     parent: Manifest | None,
     progress: Callable[[int], None] | None,
     accept: Sequence[str],
+    full: bool,
 ) -> ScannedTables | None:
     if not repo.config.databases:
         return None
     from gsync.sync.tables import scan_databases
 
-    return scan_databases(repo, parent, progress, accept)
+    return scan_databases(repo, parent, progress, accept, full=full)
 
 
 def _count(manifest: Manifest | None) -> int:

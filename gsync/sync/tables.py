@@ -8,7 +8,7 @@ has never been compared with HEAD, so its rows say nothing about what was delete
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from gsync.errors import Conflict
@@ -30,6 +30,7 @@ from gsync.sync.recorded import (
     recorded_tables,
 )
 from gsync.sync.repository import Repository, now_us
+from gsync.sync.seen import encode_seen, find_seen, see, seen_name
 from gsync.views.rows.schema import (
     Schema,
     decode_schema,
@@ -184,11 +185,14 @@ def scan_databases(
     parent: Manifest | None,
     progress: Callable[[int], None] | None = None,
     accept: Iterable[str] = (),
+    *,
+    full: bool = False,
 ) -> ScannedTables:
     """Scan every configured database and write what is new into the store, not flushed.
 
     Args:
         accept: Tables that are recorded as they are: without a mark, or with all rows gone.
+        full: Read also the tables that are known to be as they were.
 
     Raises:
         NotAtHead: a live table was never brought to HEAD.
@@ -206,12 +210,23 @@ def scan_databases(
         database = open_database(repo, name)
         recorded = recorded_tables(parent, name)
         known = {t: get_schema(repo.store, c) for t, c in recorded.items() if t in wanted}
-        with database.reading() as session:
+        with database.reading(fingerprints=True) as session:
             for plan in plan_tables(session.tables(), wanted, known):
                 collection = collection_name(name, plan.name)
                 old = recorded.get(plan.name)
                 mark = read_mark(repo, database, collection)
-                found, count = record_table(session, plan, collection, old, repo.store, progress)
+                fingerprint = session.fingerprint(plan)
+                seen = find_seen(repo.store, collection)
+                now = old and fingerprint and see(database, plan, old, fingerprint, now_us())
+                if old and now and seen and not full and seen.shows_unchanged(now, old):
+                    found, count = old, TableCounts(collection, old.count, 0, 0, 0)
+                    seen = replace(seen, uses=seen.uses + 1)
+                else:
+                    found, count = record_table(
+                        session, plan, collection, old, repo.store, progress
+                    )
+                    seen = fingerprint and see(database, plan, found, fingerprint, now_us())
+                marks[seen_name(collection)] = encode_seen(seen) if seen else None
                 at_head = old is None or old.root in (mark, found.root)
                 if not at_head and plan.name not in accept:
                     raise NotAtHead(

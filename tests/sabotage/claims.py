@@ -45,6 +45,50 @@ UNDO = "tests/sync/test_undo.py::"
 ATTACHED = "tests/server/test_attached.py::"
 
 CLAIMS = (
+    # --- Tables that are not read because they are as they were
+    Claim(
+        "versions-unseen",
+        "A change of a row is seen, whatever transaction made it.",
+        "gsync/replicas/postgres/fingerprint.py",
+        "ROW({keys}, t.xmin)",
+        "ROW({keys})",
+        (
+            "tests/tables/test_seen.py::test_what_did_not_change_is_not_read",
+            "tests/tables/test_seen.py::test_histories_with_open_transactions",
+        ),
+    ),
+    Claim(
+        "columns-unseen",
+        "A column that was added again with another default is seen.",
+        "gsync/replicas/postgres/fingerprint.py",
+        "file, columns, enums, *rows]",
+        "file, enums, *rows]",
+        ("tests/tables/test_seen.py::test_every_kind_of_change_is_seen",),
+    ),
+    Claim(
+        "ids-come-round",
+        "A fingerprint is not trusted across the wrap of transaction ids, or backwards.",
+        "gsync/replicas/tables/base.py",
+        " and 0 <= self.clock - before.clock < 1 << 31",
+        "",
+        ("tests/tables/test_seen.py::test_fingerprints",),
+    ),
+    Claim(
+        "file-hashed-once",
+        "The hash of a SQLite file is of what the snapshot sees.",
+        "gsync/replicas/sqlite/connect.py",
+        "            known = fingerprints and before == self._content()\n",
+        "            known = fingerprints\n",
+        ("tests/tables/test_seen.py::test_a_file_that_is_written_meanwhile_has_no_fingerprint",),
+    ),
+    Claim(
+        "trusted-for-ever",
+        "A table is read again now and then, whatever is known of it.",
+        "gsync/sync/seen.py",
+        "            and self.uses < uses_max\n",
+        "",
+        ("tests/tables/test_seen.py::test_it_is_read_now_and_then",),
+    ),
     # --- Runs
     Claim(
         "failure-unseen",

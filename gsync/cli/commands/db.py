@@ -244,9 +244,10 @@ def list_(app: App) -> None:
     show_default=True,
     help="Name at most so many rows of each table",
 )
+@click.option("--full", is_flag=True, help="Read also tables that are known to be as they were")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 when something changed")
 @click.pass_obj
-def status(app: App, words: tuple[str, ...], limit: int, exit_code: bool) -> None:
+def status(app: App, words: tuple[str, ...], limit: int, full: bool, exit_code: bool) -> None:
     """Show what changed in live tables since they were last recorded or written."""
     from gsync.cli.rows import counts_json, counts_text, row_line, rows_word
     from gsync.sync.databases import list_databases, select_live
@@ -260,7 +261,7 @@ def status(app: App, words: tuple[str, ...], limit: int, exit_code: bool) -> Non
             scanned = known[name].scanned
             seen = when(scanned) if scanned is not None else None
             counted: list[TableCounts] = []
-            for live in compare_with_marks(repo, name, tables):
+            for live in compare_with_marks(repo, name, tables, full=full):
                 if not app.json and not counted:
                     write_line(f"{style(app, name, 'cyan')}  {known[name].url}")
                     write_line(f"  last scanned: {seen or 'never'}")
@@ -304,9 +305,10 @@ def status(app: App, words: tuple[str, ...], limit: int, exit_code: bool) -> Non
 @db.command("diff")
 @click.argument("words", nargs=-1, metavar="[NAME] [TABLE]...")
 @click.option("--stat", is_flag=True, help="Count rows instead of showing them")
+@click.option("--full", is_flag=True, help="Read also tables that are known to be as they were")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 when there are differences")
 @click.pass_obj
-def diff(app: App, words: tuple[str, ...], stat: bool, exit_code: bool) -> None:
+def diff(app: App, words: tuple[str, ...], stat: bool, full: bool, exit_code: bool) -> None:
     """Compare live tables with HEAD, down to the cell."""
     from gsync.cli.rows import counts_json, row_json, row_lines, table_stat
     from gsync.sync.databases import select_live
@@ -316,7 +318,7 @@ def diff(app: App, words: tuple[str, ...], stat: bool, exit_code: bool) -> None:
     counted: list[TableCounts] = []
     with app.open() as repo:
         for name, tables in select_live(repo, words).items():
-            for live in compare_with_head(repo, name, tables):
+            for live in compare_with_head(repo, name, tables, full=full):
 
                 def see(change: RowChange, load: Any = live.load) -> None:
                     if app.json:

@@ -129,10 +129,16 @@ def _status_lines(app: App, found: object) -> Iterator[str]:
 
 @command()
 @click.option("-m", "--message", default="", help="Why; shown by 'gsync log'")
+@click.option("--full", is_flag=True, help="Read also tables that are known to be as they were")
 @moving_options
 @click.pass_obj
 def snapshot(
-    app: App, message: str, no_databases: bool, accept: tuple[str, ...], dry_run: bool
+    app: App,
+    message: str,
+    full: bool,
+    no_databases: bool,
+    accept: tuple[str, ...],
+    dry_run: bool,
 ) -> None:
     """Record the folder, and the tables of its databases, as a new manifest."""
     from gsync.cli.rows import counts_json, table_lines
@@ -149,6 +155,7 @@ def snapshot(
             dry_run=dry_run,
             databases=not no_databases,
             accept=split_names(accept),
+            full=full,
             progress=progress,
         )
     counts = {

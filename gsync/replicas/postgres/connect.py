@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from gsync.errors import Invalid
 from gsync.replicas.postgres.errors import translate_connect, translated
-from gsync.replicas.tables.base import LiveTable, Refused, TablePlan
+from gsync.replicas.tables.base import Fingerprint, LiveTable, Refused, TablePlan
 from gsync.views.rows.values import SpillContent
 
 if TYPE_CHECKING:
@@ -98,8 +98,11 @@ class PostgresDatabase:
         return self._identity
 
     @contextmanager
-    def reading(self) -> Iterator[PostgresSession]:
+    def reading(self, *, fingerprints: bool = False) -> Iterator[PostgresSession]:
         """Open one read-only snapshot of the whole database; writers are not held up.
+
+        Args:
+            fingerprints: Whether they are asked for; here they cost nothing before that.
 
         Raises:
             Unavailable: the server cannot be reached.
@@ -115,7 +118,7 @@ class PostgresDatabase:
                     + _settings(connection, "SET LOCAL")
                     + "; SET LOCAL search_path = ''"
                 )
-            yield PostgresSession(connection, self.shown)
+            yield PostgresSession(connection, self.shown, self._identity or "")
         finally:
             connection.close()
 
@@ -188,10 +191,18 @@ class PostgresDatabase:
 class PostgresSession:
     """A database seen from within one transaction."""
 
-    def __init__(self, connection: Connection, shown: str) -> None:
-        """Take an open transaction."""
+    def __init__(self, connection: Connection, shown: str, identity: str = "") -> None:
+        """Take an open transaction; without an identity nothing has a fingerprint."""
         self._connection = connection
         self._shown = shown
+        self._identity = identity
+
+    def fingerprint(self, plan: TablePlan) -> Fingerprint | None:
+        """Return what the rows of a table are known by; see `read_fingerprint`."""
+        from gsync.replicas.postgres.fingerprint import read_fingerprint
+
+        with translated(self._shown, plan.name):
+            return read_fingerprint(self._connection, plan, self._identity)
 
     def tables(self) -> list[LiveTable]:
         """Return what the catalog has, in order of names: user tables only."""

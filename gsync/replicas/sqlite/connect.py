@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from blake3 import blake3
+
 from gsync.errors import Conflict, Corrupt, Denied, GsyncError, Invalid, NotFound, Unavailable
 from gsync.replicas.sqlite.session import SqliteSession
 from gsync.replicas.sqlite.write import SqliteWriting
@@ -44,8 +46,11 @@ class SqliteDatabase:
         return ""
 
     @contextmanager
-    def reading(self) -> Iterator[SqliteSession]:
+    def reading(self, *, fingerprints: bool = False) -> Iterator[SqliteSession]:
         """Open one read-only snapshot.
+
+        Args:
+            fingerprints: Whether they are asked for: the file is hashed twice.
 
         Raises:
             NotFound: there is no file; one is never made.
@@ -55,9 +60,12 @@ class SqliteDatabase:
         """
         with self._open(read_only=True) as db:
             db.execute("PRAGMA query_only = ON")
+            before = self._content() if fingerprints else None
             db.execute("BEGIN")
             self._check(db)
-            yield SqliteSession(db)
+            # What was there before the snapshot was taken and after it was there while it was.
+            known = fingerprints and before == self._content()
+            yield SqliteSession(db, before if known else None)
 
     @contextmanager
     def writing(self) -> Iterator[SqliteWriting]:
@@ -73,6 +81,19 @@ class SqliteDatabase:
             self._check(db)
             db.execute("PRAGMA defer_foreign_keys = ON")
             yield SqliteWriting(db)
+
+    def _content(self) -> bytes:
+        """Return a hash of all that makes the rows: the file, and its log where there is one."""
+        whole = blake3()
+        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+            try:
+                with path.open("rb", buffering=0) as file:
+                    while piece := file.read(1 << 20):
+                        whole.update(piece)
+            except FileNotFoundError:
+                pass
+            whole.update(b"\0end of file\0")
+        return whole.digest()
 
     @contextmanager
     def _open(self, *, read_only: bool) -> Iterator[sqlite3.Connection]:

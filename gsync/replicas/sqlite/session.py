@@ -7,15 +7,25 @@ from collections.abc import Iterator, Sequence
 
 from gsync.replicas.sqlite.inspect import list_tables
 from gsync.replicas.sqlite.scan import present_keys, scan_rows
-from gsync.replicas.tables.base import LiveTable, TablePlan
+from gsync.replicas.tables.base import Fingerprint, LiveTable, TablePlan
 from gsync.views.rows.values import SpillContent
 
 
 class SqliteSession:
     """Fills `gsync.replicas.tables.base.Session`."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, content: bytes | None = None) -> None:
+        """Take an open transaction.
+
+        Args:
+            content: The hash of the file that it sees, where that is known.
+        """
         self._db = db
+        self._content = content
+
+    def fingerprint(self, plan: TablePlan) -> Fingerprint | None:
+        """Return the hash of the file: of all tables, since a file has no other that is true."""
+        return Fingerprint(self._content, 0) if self._content is not None else None
 
     def tables(self) -> list[LiveTable]:
         """Return the tables of the file, in order of names."""

@@ -165,8 +165,31 @@ class Dragged(NamedTuple):
     out_of_scope: bool = False
 
 
+class Fingerprint(NamedTuple):
+    """What tells, without reading rows, whether a table is what it was (12-databases, 3.1).
+
+    Attributes:
+        text: Of the database, the table's definition, and all rows; equal for equal ones only.
+        clock: Counts the database's transactions, whose ids come round.
+    """
+
+    text: bytes
+    clock: int
+
+    def proves(self, before: Fingerprint) -> bool:
+        """Return whether the table holds the rows that it held `before`."""
+        return self.text == before.text and 0 <= self.clock - before.clock < 1 << 31
+
+
 class Session(Protocol):
     """A database seen from within one transaction."""
+
+    def fingerprint(self, plan: TablePlan) -> Fingerprint | None:
+        """Return what the rows of a table are known by, or None where nothing could be trusted.
+
+        Costs a pass of the server over the table at most, and sends nothing of it.
+        """
+        ...
 
     def tables(self) -> list[LiveTable]:
         """Return what the catalog has, in order of names: user tables only."""
@@ -262,8 +285,11 @@ class Database(Protocol):
         """
         ...
 
-    def reading(self) -> AbstractContextManager[Session]:
+    def reading(self, *, fingerprints: bool = False) -> AbstractContextManager[Session]:
         """Open one read-only snapshot.
+
+        Args:
+            fingerprints: Whether its tables are to have some, where they can.
 
         Raises:
             Unavailable: the database cannot be reached, or does not answer in time.
