@@ -56,7 +56,7 @@ def repo(
 ) -> Iterator[Repository]:
     """A repository with noise, and files with names so long that their patches go on."""
     with repository(tmp_path_factory.mktemp("repo") / "one") as made:
-        fill(made.root, 4, 1500)
+        fill(made.root, 12, 1500)  # to begin anew costs more than all cuts may
         snapshot(made, "first")
         yield made
 
