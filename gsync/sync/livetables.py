@@ -14,7 +14,7 @@ from gsync.objects.model import Collection
 from gsync.objects.oid import ObjectId
 from gsync.replicas.tables.base import Database, Session, TablePlan
 from gsync.replicas.tables.plan import plan_tables
-from gsync.replicas.tables.scan import join
+from gsync.replicas.tables.scan import Since, join
 from gsync.sync.comparetables import RowChange, TableCounts, describe_rows
 from gsync.sync.opendb import open_database
 from gsync.sync.recorded import (
@@ -29,6 +29,9 @@ from gsync.sync.seen import find_seen, see
 from gsync.sync.tables import read_mark
 from gsync.views.rows.schema import Schema
 from gsync.views.rows.values import LoadContent, name_content
+
+Joined = Iterator[tuple[bytes, bytes | None, bytes | None]]
+"""Keys with the rows that two sides have of them."""
 
 # Contents of live cells that are kept while their row is shown, in bytes.
 _KEPT_BYTES = 16 << 20
@@ -151,28 +154,9 @@ def _compare(
         asked = {table: wanted[table] for table in tables or wanted}
         plans = {plan.name: plan for plan in plan_tables(session.tables(), asked, known)}
         for table in sorted(plans):
-            found, base = _table(
-                repo, database, session, plans[table], name, recorded, known, find_base
+            yield _table(
+                repo, database, session, plans[table], name, recorded, known, find_base, full
             )
-            if (
-                base is not None
-                and not full
-                and _is_unchanged(repo, database, session, plans[table], base)
-            ):
-                found.rows, found._changes = base.count, iter(())
-            yield found
-
-
-def _is_unchanged(
-    repo: Repository, database: Database, session: Session, plan: TablePlan, base: Collection
-) -> bool:
-    seen = find_seen(repo.store, base.name)
-    if seen is None or seen.collection.root != base.root:
-        return False
-    fingerprint = session.fingerprint(plan)
-    if fingerprint is None:
-        return False
-    return seen.shows_unchanged(see(database, plan, base, fingerprint, now_us()), base)
 
 
 def _table(
@@ -184,8 +168,8 @@ def _table(
     recorded: Mapping[str, Collection],
     known: Mapping[str, Schema],
     find_base: Callable[[Repository, Database, Collection], _Base],
-) -> tuple[LiveTable, Collection | None]:
-    """Return a live table, and what it is compared with if that is as it was recorded."""
+    full: bool,
+) -> LiveTable:
     base = _Base(None, EMPTY_MAP, ("not recorded yet",))
     old = recorded.get(plan.name)
     if old is not None and get_view(repo.store, old) != plan.view:
@@ -202,15 +186,42 @@ def _table(
     )
 
     def changes() -> Iterator[Change]:
-        entries = list_entries(repo.store, base.root) if base.root != EMPTY_MAP else iter(())
-        for key, before, after in join(entries, session.rows(plan, contents.spill)):
-            found.rows += after is not None
+        since = None
+        if base.collection is not None and base.root == base.collection.root and not full:
+            since = _find_since(repo, database, session, plan, base.collection)
+        if since is not None:
+            found.rows = since.count
+            joined = since.join(session, plan, repo.store, contents.spill)
+        else:
+            entries = list_entries(repo.store, base.root) if base.root != EMPTY_MAP else iter(())
+            joined = counted(join(entries, session.rows(plan, contents.spill)))
+        for key, before, after in joined:
             if before != after:
                 yield Change(key, before, after)
 
+    def counted(joined: Joined) -> Joined:
+        for one in joined:
+            found.rows += one[2] is not None
+            yield one
+
     found._changes = changes()
-    is_recorded = base.collection is not None and base.root == base.collection.root
-    return found, base.collection if is_recorded else None
+    return found
+
+
+def _find_since(
+    repo: Repository, database: Database, session: Session, plan: TablePlan, base: Collection
+) -> Since | None:
+    """Return what is new in a table since it was recorded as `base`, if that can be told."""
+    seen = find_seen(repo.store, base.name)
+    if seen is None or seen.collection.root != base.root:
+        return None
+    fingerprint = session.fingerprint(plan)
+    if fingerprint is None:
+        return None
+    now = see(database, plan, base, fingerprint, now_us())
+    if seen.shows_unchanged(now, base):
+        return Since(base.root, None, base.count, ())
+    return seen.find_since(session, plan, now, base, repo.store)
 
 
 class _Contents:

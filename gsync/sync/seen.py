@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from gsync.objects.encoding import NotCanonical, decode_trusted, encode
 from gsync.objects.model import Collection
 from gsync.objects.oid import Kind, ObjectId, object_id
-from gsync.replicas.tables.base import Database, Fingerprint, TablePlan
-from gsync.store.base import State
+from gsync.replicas.tables.base import Database, Fingerprint, Session, TablePlan
+from gsync.replicas.tables.scan import Since, find_since
+from gsync.store.base import ObjectReader, State
 from gsync.views.rows.schema import encode_schema, encode_view
 
 USES_MAX = 20
@@ -41,16 +42,27 @@ class Seen:
     read_us: int
     uses: int = 0
 
-    def shows_unchanged(
-        self, now: Seen, base: Collection, *, uses_max: int = USES_MAX, age_max_us: int = AGE_MAX_US
-    ) -> bool:
-        """Return whether the table that is `now` so still has the rows of `base`."""
+    def holds_for(self, now: Seen, base: Collection) -> bool:
+        """Return whether it can say something of the table that is `now` so, against `base`."""
         return (
             self.collection == base == now.collection
             and self.shown == now.shown
-            and self.uses < uses_max
-            and 0 <= now.read_us - self.read_us < age_max_us
-            and now.fingerprint.proves(self.fingerprint)
+            and self.uses < USES_MAX
+            and 0 <= now.read_us - self.read_us < AGE_MAX_US
+        )
+
+    def shows_unchanged(self, now: Seen, base: Collection) -> bool:
+        """Return whether the table that is `now` so still has the rows of `base`."""
+        return self.holds_for(now, base) and now.fingerprint.proves(self.fingerprint)
+
+    def find_since(
+        self, session: Session, plan: TablePlan, now: Seen, base: Collection, store: ObjectReader
+    ) -> Since | None:
+        """Return what is new in the table since it had the rows of `base`, if that can be told."""
+        if not self.holds_for(now, base) or not now.fingerprint.continues(self.fingerprint):
+            return None
+        return find_since(
+            session, plan, base.root, base.count, self.fingerprint, now.fingerprint, store
         )
 
 
@@ -75,13 +87,14 @@ def find_seen(store: State, name: str) -> Seen | None:
     if body is None:
         return None
     try:
-        format_, shown, root, count, schema, view, text, clock, read_us, uses = decode_trusted(body)
+        format_, shown, root, count, schema, view, print_, read_us, uses = decode_trusted(body)
+        fingerprint = Fingerprint(*print_)
     except (NotCanonical, ValueError, TypeError):
         return None
     if format_ != _FORMAT:
         return None
     collection = Collection(name, ObjectId(root), count, ObjectId(schema), ObjectId(view))
-    return Seen(shown, collection, Fingerprint(text, clock), read_us, uses)
+    return Seen(shown, collection, fingerprint, read_us, uses)
 
 
 def encode_seen(seen: Seen) -> bytes:
@@ -89,5 +102,5 @@ def encode_seen(seen: Seen) -> bytes:
     found = seen.collection
     return encode(
         [_FORMAT, seen.shown, found.root, found.count, found.schema, found.view]
-        + [seen.fingerprint.text, seen.fingerprint.clock, seen.read_us, seen.uses]
+        + [list(seen.fingerprint), seen.read_us, seen.uses]
     )

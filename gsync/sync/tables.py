@@ -20,7 +20,7 @@ from gsync.objects.oid import Kind, ObjectId
 from gsync.replicas.tables.apply import ROWS_SHOWN_MAX
 from gsync.replicas.tables.base import Database, Session, TablePlan
 from gsync.replicas.tables.plan import plan_tables
-from gsync.replicas.tables.scan import TableScan, scan_table
+from gsync.replicas.tables.scan import Since, TableScan, scan_table
 from gsync.store.base import ObjectStore
 from gsync.sync.comparetables import TableCounts
 from gsync.sync.opendb import open_database
@@ -218,14 +218,23 @@ def scan_databases(
                 fingerprint = session.fingerprint(plan)
                 seen = find_seen(repo.store, collection)
                 now = old and fingerprint and see(database, plan, old, fingerprint, now_us())
-                if old and now and seen and not full and seen.shows_unchanged(now, old):
+                if not (old and now and seen) or full or not seen.holds_for(now, old):
+                    seen = None
+                if old and now and seen and seen.shows_unchanged(now, old):
                     found, count = old, TableCounts(collection, old.count, 0, 0, 0)
-                    seen = replace(seen, uses=seen.uses + 1)
                 else:
+                    since = None
+                    if old and now and seen:
+                        since = seen.find_since(session, plan, now, old, repo.store)
                     found, count = record_table(
-                        session, plan, collection, old, repo.store, progress
+                        session, plan, collection, old, repo.store, progress, since
                     )
-                    seen = fingerprint and see(database, plan, found, fingerprint, now_us())
+                    seen = seen if since is not None else None
+                if fingerprint is not None:
+                    read = see(database, plan, found, fingerprint, now_us())
+                    if seen is not None:
+                        read = replace(read, read_us=seen.read_us, uses=seen.uses + 1)
+                    seen = read
                 marks[seen_name(collection)] = encode_seen(seen) if seen else None
                 at_head = old is None or old.root in (mark, found.root)
                 if not at_head and plan.name not in accept:
@@ -251,11 +260,13 @@ def record_table(
     old: Collection | None,
     store: ObjectStore,
     progress: Callable[[int], None] | None = None,
+    since: Since | None = None,
 ) -> tuple[Collection, TableCounts]:
     """Write the map, schema and view of one live table; return its collection and what changed.
 
     Args:
         old: What was recorded before; under another view it is no base to compare with.
+        since: What is new since `old`; else all is read.
     """
     schema = store.put(Kind.SCHEMA, encode_schema(plan.schema))
     view = store.put(Kind.VIEW, encode_view(plan.view))
@@ -269,7 +280,7 @@ def record_table(
         notes.append("columns are left out that were not, or the reverse: recorded afresh")
     if base == EMPTY_MAP:
         store.put(Kind.NODE, EMPTY_MAP_BODY)
-    found: TableScan = scan_table(session, plan, base, store, progress)
+    found: TableScan = scan_table(session, plan, base, store, progress, since)
     counts = TableCounts(
         name, found.count, found.added, found.modified, found.deleted, tuple(notes)
     )

@@ -58,6 +58,22 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "newest-for-bound",
+        "What a transaction wrote that was open during a snapshot is in the next one.",
+        "gsync/replicas/postgres/fingerprint.py",
+        "    by_writer = int(bound) if",
+        "    by_writer = int(clock) if",
+        ("tests/tables/test_seen.py::test_histories_with_open_transactions",),
+    ),
+    Claim(
+        "gone-unseen",
+        "A row that was deleted is in no later snapshot.",
+        "gsync/replicas/tables/scan.py",
+        "    if count + new != now.total:\n",
+        "    if False:\n",
+        ("tests/tables/test_seen.py::test_what_is_new_alone_is_read",),
+    ),
+    Claim(
         "columns-unseen",
         "A column that was added again with another default is seen.",
         "gsync/replicas/postgres/fingerprint.py",

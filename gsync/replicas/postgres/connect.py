@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from gsync.errors import Invalid
+from gsync.objects.encoding import Reference
 from gsync.replicas.postgres.errors import translate_connect, translated
 from gsync.replicas.tables.base import Fingerprint, LiveTable, Refused, TablePlan
 from gsync.views.rows.values import SpillContent
@@ -224,12 +226,30 @@ class PostgresSession:
         with translated(self._shown, plan.name):
             yield from read_rows(self._connection, plan, spill)
 
+    def rows_since(
+        self, plan: TablePlan, spill: SpillContent, bound: int
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield as `rows` does those of transactions that are not older than `bound`."""
+        from gsync.replicas.postgres.scan import read_rows
+
+        with translated(self._shown, plan.name):
+            yield from read_rows(self._connection, plan, spill, bound)
+
+    def keys(self, plan: TablePlan) -> Iterator[bytes]:
+        """Yield the encoded key of every row, in order, in constant memory."""
+        bare = replace(plan, schema=replace(plan.schema, columns=()))
+        return (key for key, _ in self.rows(bare, _no_content))
+
     def present(self, plan: TablePlan, keys: Sequence[bytes]) -> list[bytes]:
         """Return those of `keys` that a row has, whatever the scope; hand in some hundreds."""
         from gsync.replicas.postgres.scan import present_keys
 
         with translated(self._shown, plan.name):
             return present_keys(self._connection, plan, keys)
+
+
+def _no_content(content: bytes) -> Reference:
+    raise AssertionError("a row of no columns has no content")
 
 
 def hide_password(url: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _DEFINITION = """
 SELECT c.oid, c.relfilenode, c.relkind::text, c.relhassubclass,
   (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
+  pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text,
   pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text,
   (SELECT pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat_ws(' ',
       a.attnum, a.attname, a.atttypid, a.atttypmod, a.attcollation, a.atthasmissing,
@@ -58,9 +59,11 @@ def read_fingerprint(
         if not connection.closed and not connection.broken:
             connection.execute("RELEASE SAVEPOINT gsync_fingerprint")
     assert rows is not None
-    oid, file, _, _, timeline, clock, columns, enums = definition
-    text = encode([identity, timeline, oid, file, columns, enums, *rows])
-    return Fingerprint(text, int(clock))
+    oid, file, _, _, timeline, bound, clock, columns, enums = definition
+    text = encode([identity, timeline, oid, file, columns, enums])
+    # Rows come into a scope without being written, when what they follow does.
+    by_writer = int(bound) if plan.view.scope is None else -1
+    return Fingerprint(text, encode(list(rows)), int(clock), rows[0], by_writer)
 
 
 def _sum(plan: TablePlan) -> bytes:

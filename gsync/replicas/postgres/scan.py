@@ -43,13 +43,20 @@ Convert = Callable[[list[str]], tuple[bytes, list[Value]]]
 
 
 def read_rows(
-    connection: psycopg.Connection[tuple[Any, ...]], plan: TablePlan, spill: SpillContent
+    connection: psycopg.Connection[tuple[Any, ...]],
+    plan: TablePlan,
+    spill: SpillContent,
+    since: int | None = None,
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Yield encoded key and encoded row of every row, in key order."""
+    """Yield encoded key and encoded row of every row, in key order.
+
+    Args:
+        since: Only rows of transactions that are not older than this one, by its whole id.
+    """
     # A reader that stops early cancels the COPY; the transaction has to outlive that.
     connection.execute("SAVEPOINT gsync_rows")
     try:
-        yield from _read(connection, plan, spill)
+        yield from _read(connection, plan, spill, since)
     except GeneratorExit:
         if not connection.closed:
             connection.execute("ROLLBACK TO SAVEPOINT gsync_rows")
@@ -58,12 +65,16 @@ def read_rows(
 
 
 def _read(
-    connection: psycopg.Connection[tuple[Any, ...]], plan: TablePlan, spill: SpillContent
+    connection: psycopg.Connection[tuple[Any, ...]],
+    plan: TablePlan,
+    spill: SpillContent,
+    since: int | None,
 ) -> Iterator[tuple[bytes, bytes]]:
     plain, escaped = make_converter(plan, escaped=False), make_converter(plan, escaped=True)
     pack = msgpack.Packer().pack
     encoding = connection.info.parameter_status("server_encoding")
-    statement = copy_statement(plan, is_utf8=encoding in ("UTF8", "SQL_ASCII"))
+    is_utf8 = encoding in ("UTF8", "SQL_ASCII")
+    statement = copy_statement(plan, is_utf8=is_utf8, since=since)
     before = b""
     data: Any = b""
     try:
@@ -125,7 +136,7 @@ def present_keys(
     return sorted(set(keys).intersection(rows))
 
 
-def copy_statement(plan: TablePlan, *, is_utf8: bool) -> str:
+def copy_statement(plan: TablePlan, *, is_utf8: bool, since: int | None = None) -> str:
     """Return the COPY that reads the table in key order; `is_utf8`: texts sort by UTF-8 already."""
     columns = sql.columns_of(plan)
     outputs = ", ".join(
@@ -136,7 +147,12 @@ def copy_statement(plan: TablePlan, *, is_utf8: bool) -> str:
         for name, type_ in plan.schema.key
     )
     table, scope = sql.qualified(plan.name), plan.view.scope
-    where = f" WHERE {sql.in_scope(scope, 't')}" if scope else ""
+    conditions = [sql.in_scope(scope, "t")] if scope else []
+    if since is not None:
+        # Ids are compared by age: they come round, and freezing leaves them as they are.
+        oldest = f"'{since % 2**32}'::pg_catalog.xid"
+        conditions.append(f"pg_catalog.age(t.xmin) <= pg_catalog.age({oldest})")
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     return (
         f"COPY (SELECT {outputs} FROM {table} AS t{where} ORDER BY {order})"
         " TO STDOUT (FORMAT text, NULL E'\\x0b', ENCODING 'UTF8')"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from gsync.replicas.sqlite.inspect import list_tables
 from gsync.replicas.sqlite.scan import present_keys, scan_rows
 from gsync.replicas.tables.base import Fingerprint, LiveTable, TablePlan
-from gsync.views.rows.values import SpillContent
+from gsync.views.rows.values import SpillContent, name_content
 
 
 class SqliteSession:
@@ -25,7 +25,17 @@ class SqliteSession:
 
     def fingerprint(self, plan: TablePlan) -> Fingerprint | None:
         """Return the hash of the file: of all tables, since a file has no other that is true."""
-        return Fingerprint(self._content, 0) if self._content is not None else None
+        return Fingerprint(b"", self._content) if self._content is not None else None
+
+    def rows_since(
+        self, plan: TablePlan, spill: SpillContent, bound: int
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield all rows: a file does not say which ones are new."""
+        return self.rows(plan, spill)
+
+    def keys(self, plan: TablePlan) -> Iterator[bytes]:
+        """Yield the encoded key of every row, in order."""
+        return (key for key, _ in self.rows(plan, name_content))
 
     def tables(self) -> list[LiveTable]:
         """Return the tables of the file, in order of names."""

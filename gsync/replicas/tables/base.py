@@ -169,15 +169,29 @@ class Fingerprint(NamedTuple):
     """What tells, without reading rows, whether a table is what it was (12-databases, 3.1).
 
     Attributes:
-        text: Of the database, the table's definition, and all rows; equal for equal ones only.
+        text: Of the database and the table's definition.
+        rows: Of all rows; equal for equal ones only.
         clock: Counts the database's transactions, whose ids come round.
+        total: How many rows there are.
+        bound: The oldest transaction that could still write then, so that all rows of later
+            ones are what is new; -1 where new rows cannot be told so.
     """
 
     text: bytes
-    clock: int
+    rows: bytes
+    clock: int = 0
+    total: int = -1
+    bound: int = -1
 
     def proves(self, before: Fingerprint) -> bool:
         """Return whether the table holds the rows that it held `before`."""
+        return self._is_later(before) and self.rows == before.rows
+
+    def continues(self, before: Fingerprint) -> bool:
+        """Return whether what is new since `before` can be told by who wrote it."""
+        return self._is_later(before) and before.bound >= 0 and self.bound >= 0
+
+    def _is_later(self, before: Fingerprint) -> bool:
         return self.text == before.text and 0 <= self.clock - before.clock < 1 << 31
 
 
@@ -203,6 +217,16 @@ class Session(Protocol):
         Raises:
             BadRows: a key is NULL, too long or there twice, or a value outside its type.
         """
+        ...
+
+    def rows_since(
+        self, plan: TablePlan, spill: SpillContent, bound: int
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield as `rows` does those that may have been written since a fingerprint's `bound`."""
+        ...
+
+    def keys(self, plan: TablePlan) -> Iterator[bytes]:
+        """Yield the encoded key of every row, in order, in constant memory."""
         ...
 
     def present(self, plan: TablePlan, keys: Sequence[bytes]) -> list[bytes]:
