@@ -352,6 +352,27 @@ def test_policies_settle_what_both_changed(tmp_path: Path) -> None:
         assert tables.rows(name, "SELECT * FROM posts ORDER BY id") == expected
 
 
+@pytest.mark.parametrize("side", ["one", "two"])
+def test_a_policy_that_one_side_has_just_got_counts(tmp_path: Path, side: str) -> None:
+    """What was agreed on one side since the last common manifest holds for the merge."""
+    tables = Tables(
+        tmp_path,
+        "CREATE TABLE posts (id INTEGER PRIMARY KEY NOT NULL, views INTEGER)",
+        "INSERT INTO posts VALUES (1, 10)",
+    )
+    toml = (tables.one if side == "one" else tables.two) / "gsync.toml"
+    section = "[db.main.tables.posts]"
+    toml.write_text(
+        toml.read_text().replace(section, f'{section}\nmerge = {{ views = "counter" }}')
+    )
+    tables.run("one", "UPDATE posts SET views = views + 3")
+    tables.run("two", "UPDATE posts SET views = views + 5")
+    for folder in (tables.one, tables.two, tables.one):
+        gsync_in(folder, "sync")
+    for name in ("one", "two"):
+        assert tables.rows(name, "SELECT * FROM posts") == [(1, 18)]
+
+
 def test_a_policy_that_settles_nothing_is_refused(tmp_path: Path) -> None:
     """A policy for a column that is not there, or of a type that it does not go with."""
     tables = Tables(

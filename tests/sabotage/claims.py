@@ -1013,7 +1013,7 @@ CLAIMS = (
         "gsync/sync/recorded.py",
         "return merge_policies(*found)",
         "return merge_policies(found[0], found[0], found[0])",
-        ("tests/cli/test_merge.py::test_policies_settle_what_both_changed",),
+        ("tests/cli/test_merge.py::test_a_policy_that_one_side_has_just_got_counts",),
     ),
     Claim(
         "rows-emptied",
