@@ -311,3 +311,19 @@ def test_bytes_are_those_on_the_wire(server: RunningServer, tmp_path: Path) -> N
         check(one, "push")
         check(tmp_path / "two", "pull")
         check(tmp_path / "two", "fetch")
+
+
+def test_new_files_are_seen_after_a_pull_that_deleted_beside_them(tmp_path: Path) -> None:
+    """The stat cache of a directory from which a pull took a file still leads below it."""
+    one = make_repository(tmp_path / "one", {"a.txt": b"1\n", "sub/x.txt": b"2\n"})
+    gsync_in(one, "remote", "add", "origin", str(tmp_path / "there"))
+    gsync_in(one, "push")
+    gsync_in(tmp_path, "clone", str(tmp_path / "there"), "two")
+    two = tmp_path / "two"
+    gsync_in(two, "status")
+    (one / "a.txt").unlink()
+    gsync_in(one, "sync")
+    gsync_in(two, "pull")
+    write(two, {"sub/new.txt": b"3\n", "sub/deep/n.txt": b"4\n"})
+    changes = json_in(two, "status")["changes"]
+    assert [change["key"] for change in changes] == ["sub/deep/n.txt", "sub/new.txt"]

@@ -662,6 +662,18 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "pull-hides-below",
+        "After a pull everything below the directories that it touched is still looked at.",
+        "gsync/replicas/files/index.py",
+        '    return make_record(\n        b"" if old is',
+        '    return DirRecord(\n        b"" if old is',
+        (
+            CHECKOUT + "test_apply_arrives_at_the_new_tree",
+            "tests/cli/test_exchange.py"
+            "::test_new_files_are_seen_after_a_pull_that_deleted_beside_them",
+        ),
+    ),
+    Claim(
         "later-edit-lost",
         "A file saved anew after a crash in the middle of its swap is kept.",
         "gsync/replicas/files/checkout.py",

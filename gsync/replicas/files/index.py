@@ -30,7 +30,7 @@ UNKNOWN: Signature = (0, 0, 0, 0, 0)
 RACY_NS = 100_000_000
 RACY_COARSE_NS = 2_000_000_000  # FAT has ticks of 2 s
 
-_VERSION = 1
+_VERSION = 2  # 1 had records that did not say where to go on
 _HEADER = b"\0"  # no path, so no directory, is named so
 
 
@@ -86,6 +86,23 @@ class DirRecord(NamedTuple):
 
 
 EMPTY_RECORD = DirRecord(b"", (), (), ())
+
+SPOKEN_OF = frozenset((Verdict.SECRET, Verdict.SPECIAL, Verdict.ILLEGAL))
+
+
+def make_record(
+    fingerprint: bytes,
+    names: tuple[bytes, ...],
+    signatures: tuple[Signature, ...],
+    values: tuple[bytes | int, ...],
+    diffs: tuple[tuple[bytes, bytes | None], ...],
+) -> DirRecord:
+    """Return a record with what follows from its values: what to speak about, and go on with."""
+    noted = tuple([at for at, value in enumerate(values) if value in SPOKEN_OF])
+    subdirectories = tuple(
+        [name for name, value in zip(names, values, strict=True) if value == Verdict.DIRECTORY]
+    )
+    return DirRecord(fingerprint, names, signatures, values, diffs, noted, subdirectories)
 
 
 class Header(NamedTuple):
@@ -214,7 +231,7 @@ def _patched(
             live[name] = (signature if name else DIRECTORY_SIGNATURE, item.value)
     names = tuple(sorted(live))
     values = tuple([live[name][1] for name in names])
-    return DirRecord(
+    return make_record(
         b"" if old is EMPTY_RECORD else old.fingerprint,
         names,
         tuple([live[name][0] for name in names]),

@@ -42,6 +42,7 @@ from gsync.replicas.files.index import (
     join,
     live_of,
     load_index,
+    make_record,
     place_of,
     signature_of,
 )
@@ -558,20 +559,13 @@ class _Scanner:
     def _finish_visit(self, visit: _Visit, grown: set[bytes]) -> None:
         directory, base = visit.directory, visit.base
         values = tuple([Verdict.OWN if value is None else value for value in visit.values])
-        record = DirRecord(
+        names = tuple(visit.names)
+        record = make_record(
             visit.fingerprint,
-            tuple(visit.names),
+            names,
             tuple(visit.signatures),
             values,
-            diffs_between(base, visit.names, values),
-            tuple([at for at, value in enumerate(values) if value in _NOTED]),
-            tuple(
-                [
-                    name
-                    for name, value in zip(visit.names, values, strict=True)
-                    if value == Verdict.DIRECTORY
-                ]
-            ),
+            diffs_between(base, names, values),
         )
         if record.diffs:
             live = live_of(record)
