@@ -29,7 +29,7 @@ from gsync.replicas.files.index import Written, record
 from gsync.store.base import RefMove, State
 from gsync.sync.compare import FileChange, describe, files_root, is_below
 from gsync.sync.contents import select_entries
-from gsync.sync.operations import PENDING, Live, operation_state
+from gsync.sync.operations import PENDING, Live, operation_state, reading_state
 from gsync.sync.repository import (
     Repository,
     local_user,
@@ -246,21 +246,22 @@ def _encode(move: Move) -> bytes:
 
 
 def _decode(body: bytes) -> Move:
-    old, new, why, names, *more = decode_trusted(body)
-    if not more:  # by a version that kept no operations
-        return Move(old, new, why, tuple(names), (RefMove("main", old, new),))
-    refs, states, merge, by_mark, actor = more
-    return Move(
-        old,
-        new,
-        why,
-        tuple(names),
-        tuple(RefMove(*ref) for ref in refs),
-        dict(states),
-        None if merge is None else dict(merge),
-        by_mark,
-        actor,
-    )
+    with reading_state("an interrupted command"):
+        old, new, why, names, *more = decode_trusted(body)
+        if not more:  # by a version that kept no operations
+            return Move(old, new, why, tuple(names), (RefMove("main", old, new),))
+        refs, states, merge, by_mark, actor = more
+        return Move(
+            old,
+            new,
+            why,
+            tuple(names),
+            tuple(RefMove(*ref) for ref in refs),
+            dict(states),
+            None if merge is None else dict(merge),
+            by_mark,
+            actor,
+        )
 
 
 def pending_roots(store: State) -> set[ObjectId]:

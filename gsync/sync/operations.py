@@ -6,12 +6,13 @@ moves the refs. A command that moves refs several times writes its operation ane
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gsync.errors import NotFound
-from gsync.objects.encoding import decode_trusted, encode
+from gsync.errors import Corrupt, NotFound
+from gsync.objects.encoding import NotCanonical, decode_trusted, encode
 from gsync.objects.oid import ObjectId
 from gsync.store.base import State
 
@@ -175,10 +176,29 @@ def _name(operation: int) -> str:
 
 
 def _decode(body: bytes) -> Operation:
-    _, id_, time_us, actor, command, refs, seen, marks, live, *rest = decode_trusted(body)
-    refs, seen, marks = ({n: (old, new) for n, old, new in part} for part in (refs, seen, marks))
-    found = Live(live[0], live[1], tuple(live[2])) if live else None
-    return Operation(id_, time_us, actor, command, refs, seen, marks, found, *rest)
+    with reading_state("an operation"):
+        _, id_, time_us, actor, command, refs, seen, marks, live, *rest = decode_trusted(body)
+        refs, seen, marks = (
+            {n: (old, new) for n, old, new in part} for part in (refs, seen, marks)
+        )
+        found = Live(live[0], live[1], tuple(live[2])) if live else None
+        return Operation(id_, time_us, actor, command, refs, seen, marks, found, *rest)
+
+
+@contextmanager
+def reading_state(what: str) -> Iterator[None]:
+    """Say that the store is damaged where a state of it is not what was written.
+
+    Raises:
+        Corrupt: the block met something that is no encoding, or has another shape.
+    """
+    try:
+        yield
+    except (NotCanonical, ValueError, TypeError, IndexError) as error:
+        raise Corrupt(
+            f"the store is damaged: its state of {what} cannot be read",
+            hint="restore a backup of it, or clone anew; 'gsync doctor' says more",
+        ) from error
 
 
 def last_id(store: State) -> int:

@@ -17,6 +17,7 @@ from gsync.errors import GsyncError
 from gsync.objects.encoding import decode_trusted, encode
 from gsync.objects.oid import ObjectId
 from gsync.store.base import State
+from gsync.sync.operations import reading_state
 
 if TYPE_CHECKING:
     from gsync.remotes.base import Connection
@@ -212,19 +213,21 @@ def _encode(run: Run) -> bytes:
 
 
 def _decode(body: bytes) -> Run:
-    _, number, run_id, command, remote, began_us, took_us, outcome, error, *rest = decode_trusted(
-        body
-    )
-    found = (error[0], error[1]) if error else None
-    return Run(command, remote, run_id, number, began_us, took_us / 1e6, outcome, found, *rest)
+    with reading_state("a run"):
+        _, number, run_id, command, remote, began_us, took_us, outcome, error, *rest = (
+            decode_trusted(body)
+        )
+        found = (error[0], error[1]) if error else None
+        return Run(command, remote, run_id, number, began_us, took_us / 1e6, outcome, found, *rest)
 
 
 def _summary(store: State) -> _Summary:
     body = store.get_state(SUMMARY)
     if body is None:
         return _Summary()
-    _, last_id, remotes = decode_trusted(body)
-    return _Summary(last_id, {name: Health(*values) for name, *values in remotes})
+    with reading_state("runs"):
+        _, last_id, remotes = decode_trusted(body)
+        return _Summary(last_id, {name: Health(*values) for name, *values in remotes})
 
 
 def _encode_summary(summary: _Summary) -> bytes:

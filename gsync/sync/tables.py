@@ -24,6 +24,7 @@ from gsync.replicas.tables.scan import Since, TableScan, scan_table
 from gsync.store.base import ObjectStore
 from gsync.sync.comparetables import TableCounts
 from gsync.sync.opendb import open_database
+from gsync.sync.operations import reading_state
 from gsync.sync.recorded import (
     collection_name,
     get_schema,
@@ -153,9 +154,10 @@ def find_mark(
     value = repo.store.get_state(mark_name(collection))
     if value is None:
         return None
-    if len(mark := decode_trusted(value)) != 4:
-        return None
-    shown, root, schema, identity = mark
+    with reading_state("a table's mark"):
+        if len(mark := decode_trusted(value)) != 4:
+            return None
+        shown, root, schema, identity = mark
     if (shown, identity) != (database.shown, database.identity()) or (
         root != EMPTY_MAP and repo.store.missing([root])
     ):
@@ -173,7 +175,8 @@ def last_scanned(repo: Repository) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for name in repo.config.databases:
         value = repo.store.get_state(f"scanned {name}")
-        found[name] = decode_trusted(value) if value is not None else None
+        with reading_state("when databases were scanned"):
+            found[name] = decode_trusted(value) if value is not None else None
     return found
 
 

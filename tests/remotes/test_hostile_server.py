@@ -519,7 +519,7 @@ def test_a_server_that_says_it_has_everything(fresh: Client) -> None:
 @pytest.mark.slow
 def test_a_limit_without_end_is_not_believed(fresh: Client) -> None:
     """A server that takes parts of any size still gets them in parts that fit into memory."""
-    write(fresh.folder, {"noise": random.Random(1).randbytes(40_000_000)})
+    write(fresh.folder, {"noise": random.Random(1).randbytes(80_000_000)})
     gsync_in(fresh.folder, "snapshot", "-m", "mine")
     store, _ = honest()
     parts: list[int] = []
@@ -535,7 +535,7 @@ def test_a_limit_without_end_is_not_believed(fresh: Client) -> None:
 
     with hostile_server(store, hello=welcome_with(limits, store), frames=frames) as peer:
         check_refused(fresh, peer, ("corrupt",), "push")
-    assert sum(parts) > 40_000_000
+    assert sum(parts) > 80_000_000
     assert max(parts) < 20_000_000
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -740,3 +742,17 @@ def restore_tree(folder: Path, tree: Tree) -> None:
             (folder / name.decode()).mkdir(parents=True, exist_ok=True)
         else:
             write(folder, {name.decode(): content})
+
+
+@pytest.mark.parametrize("name", ["op 000000000001", "runs", "pending move", "run/000000000001"])
+@pytest.mark.parametrize("body", [b"\xa5\xa1", b"\x94\x01\x02\x03\x04", b"\xc0"])
+def test_a_damaged_state_is_said(tmp_path: Path, name: str, body: bytes) -> None:
+    """Not a defect, and no wrong use: the store is damaged, and the message says so."""
+    folder = make_repository(tmp_path / "work", {"a.txt": b"one\n"})
+    gsync_in(folder, "push", code=4)  # a run
+    with closing(sqlite3.connect(folder / ".gsync" / "store.db")) as db, db:
+        db.execute("INSERT OR REPLACE INTO state (name, value) VALUES (?, ?)", (name, body))
+    for args in (("status",), ("ops",), ("runs",), ("verify",), ("gc",)):
+        with start(folder, *args) as process:
+            _, err = process.communicate(timeout=60)
+        assert process.returncode in (0, 6) and b"Traceback" not in err, (args, err)
