@@ -674,6 +674,14 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "looked-at-late",
+        "An edit of a file that was compared already, while others still are, is not overwritten.",
+        "gsync/replicas/files/checkout.py",
+        "        plan = _plan(folder, ordered)\n",
+        "        before = _signatures(folder, ordered)\n        plan = _plan(folder, ordered)\n",
+        (CHECKOUT + "test_an_edit_while_other_files_are_compared_is_seen",),
+    ),
+    Claim(
         "later-edit-lost",
         "A file saved anew after a crash in the middle of its swap is kept.",
         "gsync/replicas/files/checkout.py",

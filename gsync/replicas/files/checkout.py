@@ -122,11 +122,12 @@ def apply_changes(
     workdir = os.fsencode(workdir)
     recover(root, workdir)
     with _Folder(os.fsencode(root)) as folder:
+        # Looked at before it is read, which may take long: what is edited meanwhile is noticed.
+        before = _signatures(folder, ordered)
         if check:
             _check_live(folder, ordered, is_clean)
         _check_unblocked(folder, ordered)
         _check_writable(folder, ordered)
-        before = _signatures(folder, ordered)
         plan = _plan(folder, ordered)
         stage = os.path.join(workdir, b"stage", plan.operation)
         try:
@@ -222,6 +223,8 @@ def _rescue(stage: bytes, rescued: bytes, plan: _Plan) -> None:
                 name = paths[change].rpartition(b"/")[2][:200]
                 target = b"-".join((plan.operation[:8], os.fsencode(number), name))
                 os.rename(number, os.path.join(rescued, target), src_dir_fd=old)
+    if os.path.isdir(rescued):
+        fsync_directory(rescued)  # the journal goes next, and the stage with it
 
 
 def checkout_fresh(

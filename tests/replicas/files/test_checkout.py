@@ -242,6 +242,26 @@ def test_a_file_put_into_a_directory_that_goes_is_kept(tmp_path, monkeypatch, to
     assert os.listdir(live / ".gsync") == []
 
 
+@pytest.mark.parametrize("how", ["in place", "anew"])
+def test_an_edit_while_other_files_are_compared_is_seen(tmp_path, how):
+    """Large files take long to read; the ones compared before may change meanwhile."""
+    old: Tree = {b"a": ("file", b"1"), b"b": ("file", b"1")}
+    new: Tree = {b"a": ("file", b"2"), b"b": ("file", b"2")}
+    store, live, changes = two_states(tmp_path, old, new)
+
+    def edit_then_compare(path, stat):
+        if path == b"b":
+            target = live / "a" if how == "in place" else tmp_path / "saved"
+            target.write_bytes(b"mine")
+            target.replace(live / "a")
+        return False
+
+    with pytest.raises(ReplicaChanged) as caught:
+        apply_changes(live, changes, store, live / ".gsync", is_clean=edit_then_compare)
+    assert caught.value.paths == [b"a"]
+    assert harvest(live) == {b"a": ("file", b"mine"), b"b": ("file", b"1")}
+
+
 def test_each_sync_that_fails_leaves_old_or_new(tmp_path, monkeypatch):
     """And what the next start finds can be carried out, or is cleared away."""
     old: Tree = {b"a": ("file", b"1"), b"d/b": ("file", b"1"), b"gone": ("file", b"1")}
