@@ -267,7 +267,8 @@ class Answerer:
         """Return the log entries of an announcement that was carried out and is repeated.
 
         Its answer was lost on the way. The refs are not where it found them, and the same peer
-        has made the same moves; others may have moved refs since.
+        has made the same moves; others may have moved refs since. Where one was moved back to
+        where it found it, it may have been made then, and anew.
         """
         last, moves = self._store.last_log_entry(), announcement.moves
         if last is None or all(self._store.find_ref(name) == old for name, old, _ in moves):
@@ -277,6 +278,9 @@ class Answerer:
             run = entries[start : start + len(moves)]
             made = [(entry.ref, entry.old, entry.new) for entry in run]
             if made == moves and all(entry.actor == self._actor for entry in run):
+                since = {(entry.ref, entry.new) for entry in entries[start + len(moves) :]}
+                if since & {(name, old) for name, old, _ in moves}:
+                    return []
                 return [encode_entry(entry) for entry in run]
         return []
 

@@ -372,6 +372,14 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "old-push-for-new",
+        "A push that was refused is not answered with a like one from before.",
+        "gsync/transfer/answer.py",
+        "                if since & {(name, old) for name, old, _ in moves}:\n",
+        "                if False:\n",
+        (TRANSFER + "test_an_old_move_does_not_answer_for_a_new_one",),
+    ),
+    Claim(
         "resume-from-zero",
         "Frames that arrived before a cut are not asked for again.",
         "gsync/transfer/answer.py",

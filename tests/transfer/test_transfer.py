@@ -293,6 +293,21 @@ def test_patches_are_left_out_from_the_first_on() -> None:
         assert list(left_to_send(stream, held)) == [stream[n] for n in patches if n >= missing]
 
 
+def test_an_old_move_does_not_answer_for_a_new_one() -> None:
+    """A deploy ref went forth and back, and somebody else moved it: the push has not happened."""
+    server, client = MemoryStore(), MemoryStore()
+    one, two, three = (commit(client, {b"a": content}) for content in (b"1", b"2", b"3"))
+    brought = contents(client, [one, two, three], [])
+    ref = "deploy/x"
+    push(server, brought, [(ref, None, one)])
+    push(server, (), [(ref, one, two)])
+    push(server, (), [(ref, two, one)])
+    push(server, (), [(ref, one, three)], actor="somebody else")
+    with pytest.raises(Conflict):
+        push(server, (), [(ref, one, two)])
+    assert server.find_ref(ref) == three
+
+
 def test_a_done_announcement_is_known_after_others_moved() -> None:
     """An answer that was lost is given again, also when somebody has moved refs meanwhile."""
     server, client = MemoryStore(), MemoryStore()
