@@ -577,6 +577,14 @@ CLAIMS = (
         (LIVE + "test_link_in_place_of_a_directory_is_not_followed",),
     ),
     Claim(
+        "scan-lists-behind-links",
+        "A scan sees no names from outside of the folder when a link takes a directory's place.",
+        "gsync/replicas/files/scan.py",
+        "                fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=fd)\n",
+        "                fd = os.open(name, _ROOT_FLAGS, dir_fd=fd)\n",
+        (LIVE + "test_names_behind_a_link_are_not_seen",),
+    ),
+    Claim(
         "scan-mixes",
         "A large file that changes while it is read is read again, and never recorded as a mix.",
         "gsync/replicas/files/scan.py",

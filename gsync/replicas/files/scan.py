@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat as st
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 READ_ATTEMPTS = 3
+HANDLES_MAX = 64  # of directories one below the other; what is deeper is opened from there
 BATCH_FILES = 64
 BATCH_BYTES = 1 << 20
 BATCHES_IN_FLIGHT = 6
@@ -160,6 +162,7 @@ class _Scanner:
         progress: Progress | None,
     ) -> None:
         self._root = root
+        self._chain = _Chain(root)
         self._put = put
         self._write = write
         self._now_ns = now_ns
@@ -246,6 +249,7 @@ class _Scanner:
             while self._running:
                 self._take_one()
         finally:
+            self._chain.close()
             if self._pool is not None:
                 self._pool.shutdown(cancel_futures=True)
 
@@ -258,9 +262,9 @@ class _Scanner:
         record = decode_record(body) if body is not None else EMPTY_RECORD
         absolute = self._root + b"/" + directory if directory else self._root
         try:
-            names, signatures = _list_directory(absolute)
+            names, signatures = self._chain.list_directory(directory)
         except OSError as error:
-            if directory and isinstance(error, FileNotFoundError | NotADirectoryError):
+            if directory and error.errno in _GONE:
                 self._seen.discard(directory)
                 return above, ()
             self._unreadable.append(directory or b".")
@@ -619,6 +623,7 @@ _NOTED: dict[bytes | int, tuple[str, str]] = {
     Verdict.ILLEGAL: ("illegal", "{path} has a name that no map may hold and was left out"),
 }
 
+_NAMES = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _ROOT_FLAGS = os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0)
 _DIRECTORY_FLAGS = _ROOT_FLAGS | getattr(os, "O_NOFOLLOW", 0)
@@ -630,30 +635,81 @@ _OPEN_FLAGS = (
 )
 
 
-def _list_directory(absolute: bytes) -> tuple[tuple[bytes, ...], tuple[Signature, ...]]:
-    """Return the names, sorted, and what lstat says of each."""
-    with os.scandir(absolute) as listing:
-        found = sorted([(entry.name, entry) for entry in listing])
-    try:
-        signatures = [
-            (s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
-            if s.st_mode & 0o170000 != 0o040000
-            else DIRECTORY_SIGNATURE
-            for s in [entry.stat(follow_symlinks=False) for _, entry in found]
-        ]
-        return tuple([name for name, _ in found]), tuple(signatures)
-    except FileNotFoundError:
-        return _list_vanishing(absolute, [name for name, _ in found])
+class _Chain:
+    """Lists directories below a root; follows no link put in the place of one of them.
+
+    The walk goes depth first, so the handles of the directories above the last one are kept.
+    """
+
+    def __init__(self, root: bytes) -> None:
+        self._root = root
+        self._fds: list[int] = []
+        self._names: list[bytes] = []  # of all handles but the root's
+
+    def close(self) -> None:
+        """Close all handles."""
+        self._keep(0)
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+
+    def list_directory(self, path: bytes) -> tuple[tuple[bytes, ...], tuple[Signature, ...]]:
+        """Return the names, sorted, and what lstat says of each.
+
+        Raises:
+            OSError: one of _GONE if `path` is no directory, or a link leads there.
+        """
+        if not self._fds:
+            self._fds.append(os.open(self._root, _ROOT_FLAGS))
+        names = path.split(b"/") if path else []
+        same = 0
+        while same < min(len(names), len(self._names)) and names[same] == self._names[same]:
+            same += 1
+        self._keep(same)
+        fd, extra = self._fds[-1], -1
+        try:
+            for name in names[same:]:
+                fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=fd)
+                if len(self._names) < HANDLES_MAX:
+                    self._fds.append(fd)
+                    self._names.append(name)
+                    continue
+                if extra >= 0:
+                    os.close(extra)
+                extra = fd
+            return _list_directory(fd)
+        finally:
+            if extra >= 0:
+                os.close(extra)
+
+    def _keep(self, count: int) -> None:
+        """Close the handles below the first `count` directories."""
+        while len(self._names) > count:
+            os.close(self._fds.pop())
+            self._names.pop()
 
 
-def _list_vanishing(
-    absolute: bytes, names: list[bytes]
-) -> tuple[tuple[bytes, ...], tuple[Signature, ...]]:
+def _list_directory(fd: int) -> tuple[tuple[bytes, ...], tuple[Signature, ...]]:
+    with os.scandir(fd) as listing:
+        found = sorted([(entry.name.encode(*_NAMES), entry) for entry in listing])
+        try:
+            signatures = [
+                (s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
+                if s.st_mode & 0o170000 != 0o040000
+                else DIRECTORY_SIGNATURE
+                for s in [entry.stat(follow_symlinks=False) for _, entry in found]
+            ]
+            return tuple([name for name, _ in found]), tuple(signatures)
+        except FileNotFoundError:
+            return _list_vanishing(fd, [name for name, _ in found])
+
+
+def _list_vanishing(fd: int, names: list[bytes]) -> tuple[tuple[bytes, ...], tuple[Signature, ...]]:
     kept: list[bytes] = []
     signatures: list[Signature] = []
     for name in names:
         try:
-            stat = os.lstat(absolute + b"/" + name)
+            stat = os.stat(name, dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:
             continue
         kept.append(name)

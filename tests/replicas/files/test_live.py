@@ -11,6 +11,7 @@ import pytest
 from replicas.files.trees import commit, harvest, plant, scan
 
 from gsync.maps.omap import EMPTY_MAP, build_map, find_value, list_entries
+from gsync.objects.model import EMPTY_MAP_BODY
 from gsync.objects.oid import Kind, ObjectId, blob_id
 from gsync.replicas.files import scan as scanning
 from gsync.replicas.files.checkout import checkout_fresh
@@ -95,11 +96,12 @@ def test_link_in_place_of_a_directory_is_not_followed(
     plant(outside, {b"f": ("file", b"s" * size)})
     listing = scanning._list_directory
 
-    def listing_then_swapping(absolute: bytes):
-        found = listing(absolute)
-        if absolute.endswith(b"/d") and not os.path.islink(absolute):
-            shutil.rmtree(absolute)
-            os.symlink(outside, absolute)
+    def listing_then_swapping(fd: int):
+        found = listing(fd)
+        directory = live / "d"
+        if not directory.is_symlink() and os.path.samestat(os.fstat(fd), directory.stat()):
+            shutil.rmtree(directory)
+            directory.symlink_to(outside)
         return found
 
     monkeypatch.setattr(scanning, "_list_directory", listing_then_swapping)
@@ -111,6 +113,42 @@ def test_link_in_place_of_a_directory_is_not_followed(
     assert (b"d") in [change.key for change in scan(live, store).changes]
 
 
+def test_names_behind_a_link_are_not_seen(tmp_path: Path):
+    """It takes the place of a directory after the one above was listed, before its turn."""
+    live, outside = tmp_path / "live", tmp_path / "outside"
+    plant(live, {b"a/%d" % number: ("file", b"x") for number in range(scanning.BATCH_FILES)})
+    plant(live, {b"z/mine": ("file", b"1"), b"z/y/mine": ("file", b"1")})
+    plant(outside, {b"file": ("file", b"s"), b"y/file": ("file", b"s")})
+    (outside / "empty").mkdir()
+    store = MemoryStore()
+    store.put(Kind.NODE, EMPTY_MAP_BODY)
+
+    def swap_when_a_is_read() -> int:
+        if not (live / "z").is_symlink():
+            (live / "z").rename(tmp_path / "gone")
+            (live / "z").symlink_to(outside)
+        return 10**18
+
+    found = scan_files(
+        live, EMPTY_MAP, store, MemoryCache(), write=True, now_ns=swap_when_a_is_read
+    )
+    assert (live / "z").is_symlink()
+    seen = [*(change.key for change in found.changes), *(notice.path for notice in found.notices)]
+    assert [path for path in seen if path.startswith(b"z/")] == []
+
+
+def test_a_tree_deeper_than_the_handles_that_are_kept(tmp_path: Path):
+    """Found whole, and no handle is left open."""
+    deep = b"/".join([b"d"] * (2 * scanning.HANDLES_MAX))
+    plant(tmp_path / "live", {deep + b"/f": ("file", b"1"), b"d/d/e/f": ("file", b"1")})
+    store = MemoryStore()
+    handles = Path("/proc/self/fd")
+    before = len(list(handles.iterdir())) if handles.exists() else 0
+    found = scan(tmp_path / "live", store)
+    assert sorted(change.key for change in found.changes) == sorted([deep + b"/f", b"d/d/e/f"])
+    assert (len(list(handles.iterdir())) if handles.exists() else 0) <= before
+
+
 def test_file_gone_between_listing_and_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """It is left as it was, with a notice; the next scan finds it gone."""
     plant(tmp_path, {b"a": ("file", b"1"), b"b": ("file", b"2")})
@@ -119,8 +157,8 @@ def test_file_gone_between_listing_and_opening(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "a").write_bytes(b"changed")
     listing = scanning._list_directory
 
-    def listing_then_removing(absolute: bytes):
-        found = listing(absolute)
+    def listing_then_removing(fd: int):
+        found = listing(fd)
         (tmp_path / "a").unlink(missing_ok=True)
         return found
 
