@@ -73,7 +73,12 @@ def main() -> int:
     def hook(event: str, values: tuple[Any, ...]) -> None:
         # An open descriptor that gets a file object is no second opening: so is bytecode written,
         # where there is none yet.
-        if event == "open" and isinstance(values[0], (str, bytes)):
+        # Nor is a handle of a directory.
+        if (
+            event == "open"
+            and isinstance(values[0], (str, bytes))
+            and not values[2] & os.O_DIRECTORY
+        ):
             path = os.fsdecode(values[0])
             if not os.path.isabs(path) or path.startswith(folder) and not path.startswith(own):
                 count["files"] += 1

@@ -20,6 +20,7 @@ from typing import Any
 
 import gsync.replicas.files.beside as beside
 import gsync.replicas.files.checkout as checkout
+import gsync.replicas.files.rename as rename
 
 Patch = Callable[[Any, str, Any], None]
 
@@ -29,9 +30,9 @@ class Step:
     """One change of names, or a sync.
 
     Attributes:
-        kind: `make`, `directory`, `link`, `move`, `remove`, `sync` or `sync all`.
+        kind: `make`, `directory`, `link`, `move`, `exchange`, `remove`, `sync` or `sync all`.
         path: What is made, moved, removed or synced.
-        target: Where it is moved to, or what has a second name now.
+        target: Where it is moved to, what it changes places with, or what has a second name now.
         number: Of the file that is made or synced.
         content: Of a symlink that is made, or a file that is synced.
         mode: Of a file that is made.
@@ -65,6 +66,8 @@ class FolderLog:
         patch(beside, "os", proxy)
         patch(checkout, "open", proxy.open_file)
         patch(checkout, "_sync_file_system", proxy.sync_all)
+        patch(checkout, "rename_new", proxy.rename_new)
+        patch(checkout, "exchange", proxy.exchange)
 
 
 class _LoggedOs:
@@ -117,6 +120,16 @@ class _LoggedOs:
     ) -> None:
         os.rename(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
         self._log.enter(Step("move", _at(old, src_dir_fd), _at(new, dst_dir_fd)))
+
+    def rename_new(self, old: Any, new: Any, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        rename.rename_new(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        self._log.enter(Step("move", _at(old, src_dir_fd), _at(new, dst_dir_fd)))
+
+    def exchange(self, old: Any, new: Any, *, src_dir_fd: int, dst_dir_fd: int) -> bool:
+        done = rename.exchange(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        if done:
+            self._log.enter(Step("exchange", _at(old, src_dir_fd), _at(new, dst_dir_fd)))
+        return done
 
     def link(
         self,
@@ -251,6 +264,8 @@ def _change(things: dict[str, _Thing], step: Step, contents: dict[int, bytes]) -
             things[step.path] = _Thing(step.mode, contents[step.number])
         case "link" if step.path in things:
             things[step.target] = things[step.path]
+        case "exchange" if step.path in things and there is not None:
+            things[step.path], things[step.target] = there, things[step.path]
         case "move" if step.path in things:
             inner = [path for path in things if path.startswith(step.path + "/")]
             for path in [step.path, *inner]:
@@ -276,9 +291,13 @@ def _read(folder: Path, top: str) -> Iterable[tuple[str, _Thing]]:
 
 
 def _write(things: dict[str, _Thing], top: str, target: Path) -> None:
+    written: dict[int, str] = {}  # of files, which may have several names
     for path, thing in sorted(things.items()):
         here = os.path.join(target, os.path.relpath(path, top))
-        if stat.S_ISDIR(thing.mode):
+        first = written.setdefault(id(thing), here)
+        if first != here:
+            os.link(first, here, follow_symlinks=False)
+        elif stat.S_ISDIR(thing.mode):
             os.makedirs(here, exist_ok=True)
         elif stat.S_ISLNK(thing.mode):
             assert thing.content is not None

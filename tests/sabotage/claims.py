@@ -33,6 +33,7 @@ ATTEMPTS = "tests/remotes/test_http_attempts.py::"
 LOG = "tests/server/test_log.py::"
 TLS = "tests/server/test_tls.py::"
 TRANSFER = "tests/transfer/test_transfer.py::"
+SAVES = "tests/replicas/files/test_saves.py::"
 CHECKOUT = "tests/replicas/files/test_checkout.py::"
 LIVE = "tests/replicas/files/test_live.py::"
 COLLECT = "tests/sync/test_collect.py::"
@@ -585,6 +586,50 @@ CLAIMS = (
         (LIVE + "test_names_behind_a_link_are_not_seen",),
     ),
     Claim(
+        "exchange-unsynced",
+        "Of two files that changed places before a power cut, recovery knows the old one.",
+        "gsync/replicas/files/checkout.py",
+        "        os.fsync(old)\n",
+        "",
+        ("tests/campaigns/test_folders.py::test_folders_survive_power_loss",),
+    ),
+    Claim(
+        "undo-over-saves",
+        "What is saved after the swap stays when the checkout is undone.",
+        "gsync/replicas/files/checkout.py",
+        "            if not _is_same_file(ours, found):  # saved since\n",
+        "            if not ours:\n",
+        (SAVES + "test_what_is_saved_between_swap_and_undo_stays",),
+    ),
+    Claim(
+        "undo-forgets-edits",
+        "An edit that cannot have its name back after an undo is rescued.",
+        "gsync/replicas/files/checkout.py",
+        "        _undo(folder, stage, plan, ours)\n        _rescue(stage, workdir, plan)\n",
+        "        _undo(folder, stage, plan, ours)\n",
+        (SAVES + "test_an_edit_that_gave_way_to_a_save_is_rescued",),
+    ),
+    Claim(
+        "swap-over-saves",
+        "A file saved in the middle of its swap is not overwritten.",
+        "gsync/replicas/files/checkout.py",
+        "        if not exchange(number, name, src_dir_fd=staged, dst_dir_fd=fd):\n"
+        "            _keep_later(fd, name, old, number)\n",
+        "        if number:\n",
+        (
+            SAVES + "test_a_save_in_the_middle_of_a_swap_is_put_back",
+            SAVES + "test_a_file_made_where_one_is_to_come_is_put_back",
+        ),
+    ),
+    Claim(
+        "exchanged-twice",
+        "Recovery does not bring the old file back after a crash right after the swap.",
+        "gsync/replicas/files/checkout.py",
+        "    return _exists(old, number) and _are_one(staged, number, old, number)\n",
+        "    return False\n",
+        (SAVES + "test_a_crash_right_after_two_files_changed_places_is_finished",),
+    ),
+    Claim(
         "scan-mixes",
         "A large file that changes while it is read is read again, and never recorded as a mix.",
         "gsync/replicas/files/scan.py",
@@ -661,7 +706,7 @@ CLAIMS = (
         "no-undo",
         "A checkout that the file system refuses halfway leaves the folder as it was.",
         "gsync/replicas/files/checkout.py",
-        "            _undo_or_say(folder, stage, plan)\n            _end(workdir)\n"
+        "            _undo_or_say(folder, stage, plan, ours, workdir)\n            _end(workdir)\n"
         "            raise _failed",
         "            _end(workdir)\n            raise _failed",
         (CHECKOUT + "test_a_failed_step_is_undone",),
@@ -701,8 +746,8 @@ CLAIMS = (
         "later-edit-lost",
         "A file saved anew after a crash in the middle of its swap is kept.",
         "gsync/replicas/files/checkout.py",
-        "        _keep_later(fd, name, old, number)\n",
-        "        pass\n",
+        "        os.rename(number, number + _LATER, src_dir_fd=staged, dst_dir_fd=old)\n",
+        "        os.unlink(number, dir_fd=staged)\n",
         (
             "tests/replicas/files/test_recover_edit.py"
             "::test_a_file_saved_anew_after_a_crash_in_the_middle_of_its_swap_is_rescued",

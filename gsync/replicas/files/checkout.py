@@ -13,7 +13,7 @@ import os
 import secrets
 import stat as st
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -48,6 +48,7 @@ from gsync.replicas.files.index import (
     signature_of,
 )
 from gsync.replicas.files.remove import remove_tree
+from gsync.replicas.files.rename import exchange, rename_new
 from gsync.store.base import ObjectCorrupt, ObjectReader
 from gsync.views.files import DIRECTORY_ENTRY, EntryType, FileEntry, decode_entry
 
@@ -132,7 +133,7 @@ def apply_changes(
         stage = os.path.join(workdir, b"stage", plan.operation)
         try:
             os.makedirs(os.path.join(stage, b"old"))
-            _write_stage(stage, [(n, entries[path]) for n, path in plan.moves_in], store)
+            ours = _write_stage(stage, [(n, entries[path]) for n, path in plan.moves_in], store)
             # The stage is there whenever the journal is.
             fsync_directory(os.path.dirname(stage))
             fsync_directory(workdir)
@@ -150,13 +151,13 @@ def apply_changes(
             _carry_out(folder, stage, plan)
         except OSError as error:
             folder.forget()
-            _undo_or_say(folder, stage, plan)
+            _undo_or_say(folder, stage, plan, ours, workdir)
             _end(workdir)
             raise _failed(error, folder.root) from error
         changed = _changed_meanwhile(stage, plan, before)
         if changed:  # between the last look and the swap
             folder.forget()
-            _undo_or_say(folder, stage, plan)
+            _undo_or_say(folder, stage, plan, ours, workdir)
             _end(workdir)
             raise ReplicaChanged(changed)
         _end(workdir)
@@ -192,7 +193,7 @@ def recover(root: Folder, workdir: Folder) -> bool:
             with _Folder(os.fsencode(root)) as folder:
                 stage = os.path.join(workdir, b"stage", plan.operation)
                 _carry_out(folder, stage, plan)
-                _rescue(stage, os.path.join(workdir, os.fsencode(RESCUED)), plan)
+                _rescue(stage, workdir, plan)
         except OSError as error:
             raise Unavailable(
                 f"cannot finish an interrupted checkout: {error.strerror or error}",
@@ -204,8 +205,9 @@ def recover(root: Folder, workdir: Folder) -> bool:
     return plan is not None
 
 
-def _rescue(stage: bytes, rescued: bytes, plan: _Plan) -> None:
-    """Keep what gave way and is not what the plan expected: an edit made after the crash."""
+def _rescue(stage: bytes, workdir: bytes, plan: _Plan) -> None:
+    """Keep what gave way and is not what the plan expected: an edit made since."""
+    rescued = os.path.join(workdir, os.fsencode(RESCUED))
     paths = dict((*plan.moves_out, *plan.moves_in))
     expected = dict(plan.olds)
     with _Folder(stage) as staged:
@@ -568,6 +570,10 @@ def _carry_out(folder: _Folder, stage: bytes, plan: _Plan) -> None:
         for path in plan.made:
             _make_directory(folder, path)
         for number, path in plan.moves_in:
+            _name_twice(folder, path, staged.fd, old, b"%d" % number)
+        # Else a recovery could not tell which of two that have changed places is the old one.
+        os.fsync(old)
+        for number, path in plan.moves_in:
             _move_in(folder, path, staged.fd, old, b"%d" % number)
         _sync_touched(folder, plan)
 
@@ -577,8 +583,12 @@ def _changed_meanwhile(stage: bytes, plan: _Plan, before: dict[bytes, Signature]
     changed = []
     with _Folder(stage) as staged:
         old = staged.directory(b"old")
+        later = {name for name in staged.list_names(b"old") if name.endswith(_LATER)}
         for number, path in (*plan.moves_out, *plan.moves_in):
             was = before[path]
+            if b"%d" % number + _LATER in later:
+                changed.append(path)
+                continue
             try:
                 found = signature_of(os.stat(b"%d" % number, dir_fd=old, follow_symlinks=False))
             except FileNotFoundError:
@@ -587,10 +597,14 @@ def _changed_meanwhile(stage: bytes, plan: _Plan, before: dict[bytes, Signature]
                 # It should have been empty by then, and gone.
                 if found != UNKNOWN:
                     changed.append(path)
-            # A second name and a rename alter the ctime (3) and nothing else.
-            elif (*was[:3], was[4]) != (*found[:3], found[4]):
+            elif not _is_same_file(was, found):
                 changed.append(path)
     return changed
+
+
+def _is_same_file(was: Signature, found: Signature) -> bool:
+    """Return whether nobody but a checkout, with its second names and renames, touched a file."""
+    return (*was[:3], was[4]) == (*found[:3], found[4])  # those alter the ctime (3), no more
 
 
 def _move_out(folder: _Folder, path: bytes, old: int, number: bytes) -> None:
@@ -623,36 +637,72 @@ def _make_directory(folder: _Folder, path: bytes) -> None:
         folder.directory(path)  # raises if it is something else
 
 
-def _move_in(folder: _Folder, path: bytes, staged: int, old: int, number: bytes) -> None:
-    if not _exists(staged, number):
+def _name_twice(folder: _Folder, path: bytes, staged: int, old: int, number: bytes) -> None:
+    """Give what is replaced a second name in `old`, so that a reader finds it or the new one."""
+    if not _exists(staged, number) or _exists(old, number):
         return
     fd, name = folder.place(path)
-    if _exists(old, number):
-        _keep_later(fd, name, old, number)
-    elif _exists(fd, name):
-        try:
-            # A second name, so that whoever reads the folder finds the old file or the new.
-            os.link(name, number, src_dir_fd=fd, dst_dir_fd=old, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-                raise
-            os.rename(name, number, src_dir_fd=fd, dst_dir_fd=old)
-    os.rename(number, name, src_dir_fd=staged, dst_dir_fd=fd)
+    try:
+        os.link(name, number, src_dir_fd=fd, dst_dir_fd=old, follow_symlinks=False)
+    except FileNotFoundError:
+        pass  # nothing is there; or another one takes its name just now, and is put aside later
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+
+
+def _move_in(folder: _Folder, path: bytes, staged: int, old: int, number: bytes) -> None:
+    if _is_in_place(staged, old, number):
+        return
+    fd, name = folder.place(path)
+    if not _exists(old, number) and _exists(fd, name):  # it takes no second name
+        os.rename(name, number, src_dir_fd=fd, dst_dir_fd=old)
+    _put_in_place(fd, name, staged, old, number)
+
+
+def _put_in_place(fd: int, name: bytes, staged: int, old: int, number: bytes) -> None:
+    """Move what is staged to its name; what somebody has saved there just now is kept in `old`."""
+    try:
+        rename_new(number, name, src_dir_fd=staged, dst_dir_fd=fd)
+        return
+    except FileExistsError:
+        pass
+    try:
+        if not exchange(number, name, src_dir_fd=staged, dst_dir_fd=fd):
+            _keep_later(fd, name, old, number)
+            os.rename(number, name, src_dir_fd=staged, dst_dir_fd=fd)
+            return
+    except FileNotFoundError:  # removed just now
+        rename_new(number, name, src_dir_fd=staged, dst_dir_fd=fd)
+        return
+    if not _exists(old, number):
+        os.rename(number, number, src_dir_fd=staged, dst_dir_fd=old)
+    elif not _are_one(staged, number, old, number):
+        os.rename(number, number + _LATER, src_dir_fd=staged, dst_dir_fd=old)
+    # Else it stays in the stage: were its removal durable before the exchange, the new one is lost.
+
+
+def _is_in_place(staged: int, old: int, number: bytes) -> bool:
+    """Return whether what was staged has moved in, or has changed places with the old one."""
+    if not _exists(staged, number):
+        return True
+    return _exists(old, number) and _are_one(staged, number, old, number)
 
 
 def _keep_later(fd: int, name: bytes, old: int, number: bytes) -> None:
-    """Put what somebody has made here after a crash aside; the old file gave way before it."""
-    try:
-        there = os.stat(name, dir_fd=fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return
-    if not os.path.samestat(there, os.stat(number, dir_fd=old, follow_symlinks=False)):
+    """Put aside what has a name that is needed, unless it is what is kept already."""
+    if not _exists(old, number):
+        os.rename(name, number, src_dir_fd=fd, dst_dir_fd=old)
+    elif _exists(fd, name) and not _are_one(fd, name, old, number):
         os.rename(name, number + _LATER, src_dir_fd=fd, dst_dir_fd=old)
 
 
-def _undo_or_say(folder: _Folder, stage: bytes, plan: _Plan) -> None:
+def _undo_or_say(
+    folder: _Folder, stage: bytes, plan: _Plan, ours: Mapping[int, Signature], workdir: bytes
+) -> None:
     try:
-        _undo(folder, stage, plan)
+        _undo(folder, stage, plan, ours)
+        _rescue(stage, workdir, plan)
     except OSError as error:
         raise Unavailable(
             f"neither finished nor undone in {show_path(folder.root)}: {what_happened(error)}",
@@ -661,19 +711,15 @@ def _undo_or_say(folder: _Folder, stage: bytes, plan: _Plan) -> None:
         ) from error
 
 
-def _undo(folder: _Folder, stage: bytes, plan: _Plan) -> None:
-    """Put everything back, in such steps that `_carry_out` could start over at any of them."""
+def _undo(folder: _Folder, stage: bytes, plan: _Plan, ours: Mapping[int, Signature]) -> None:
+    """Put everything back, in such steps that `_carry_out` could start over at any of them.
+
+    What somebody has saved since stays; what would have come back there is left in `old`.
+    """
     with _Folder(stage) as staged:
         old = staged.directory(b"old")
         for number, path in reversed(plan.moves_in):
-            name_out = b"%d" % number
-            if not _exists(staged.fd, name_out):
-                fd, name = folder.place(path)
-                os.rename(name, name_out, src_dir_fd=fd, dst_dir_fd=staged.fd)
-            if _exists(old, name_out):
-                fd, name = folder.place(path)
-                os.rename(name_out, name, src_dir_fd=old, dst_dir_fd=fd)
-                _discard(old, name_out)  # a rename between two names of one file does nothing
+            _move_back(folder, path, staged.fd, old, b"%d" % number, ours[number])
         folder.forget()
         for path in reversed(plan.made):
             _remove_directory(folder, path)
@@ -681,12 +727,45 @@ def _undo(folder: _Folder, stage: bytes, plan: _Plan) -> None:
         for path in reversed(plan.removed):
             _remake_directory(folder, path)
         for number, path in plan.moves_out:
-            name_out = b"%d" % number
-            if _exists(old, name_out):
+            if _exists(old, b"%d" % number):
                 fd, name = folder.place(path)
-                os.rename(name_out, name, src_dir_fd=old, dst_dir_fd=fd)
+                _bring_back(fd, name, old, b"%d" % number)
         # The journal goes next, and the stage with it.
         _sync_touched(folder, plan)
+
+
+def _move_back(
+    folder: _Folder, path: bytes, staged: int, old: int, number: bytes, ours: Signature
+) -> None:
+    if _is_in_place(staged, old, number):
+        fd, name = folder.place(path)
+        try:
+            os.rename(name, number, src_dir_fd=fd, dst_dir_fd=staged)
+        except FileNotFoundError:  # somebody has removed it since
+            pass
+        else:
+            found = signature_of(os.stat(number, dir_fd=staged, follow_symlinks=False))
+            if not _is_same_file(ours, found):  # saved since
+                _bring_back(fd, name, staged, number)
+                return
+    # The newer of the two, if somebody saved another one in the middle of the swap.
+    newest = number + _LATER if _exists(old, number + _LATER) else number
+    if not _exists(old, newest):
+        return
+    fd, name = folder.place(path)
+    if _exists(fd, name) and _are_one(fd, name, old, newest):
+        os.unlink(newest, dir_fd=old)
+        return
+    _bring_back(fd, name, old, newest)
+
+
+def _bring_back(fd: int, name: bytes, kept: int, number: bytes) -> None:
+    """Give a file its name back, unless somebody has put another one there."""
+    try:
+        rename_new(number, name, src_dir_fd=kept, dst_dir_fd=fd)
+    except FileExistsError:
+        if st.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+            raise  # forward is the only way: what is in it belongs there
 
 
 def _remake_directory(folder: _Folder, path: bytes) -> None:
@@ -700,19 +779,20 @@ def _remake_directory(folder: _Folder, path: bytes) -> None:
             raise
 
 
-def _discard(fd: int, name: bytes) -> None:
-    try:
-        os.unlink(name, dir_fd=fd)
-    except FileNotFoundError:
-        pass
-
-
 def _exists(fd: int, name: bytes) -> bool:
     try:
         os.stat(name, dir_fd=fd, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return True
+
+
+def _are_one(fd: int, name: bytes, other_fd: int, other: bytes) -> bool:
+    """Return whether two names, which are there, are of one file."""
+    return os.path.samestat(
+        os.stat(name, dir_fd=fd, follow_symlinks=False),
+        os.stat(other, dir_fd=other_fd, follow_symlinks=False),
+    )
 
 
 def _written(folder: _Folder, change: Change) -> Written:
@@ -786,18 +866,22 @@ def _give_up(workdir: bytes) -> None:
 
 def _write_stage(
     stage: bytes, wanted: Sequence[tuple[int, FileEntry]], store: ObjectReader
-) -> None:
+) -> dict[int, Signature]:
+    """Write what comes into the stage, and return by its number what it is known by."""
+    written: dict[int, Signature] = {}
     fsync_each = len(wanted) <= FSYNC_EACH_MAX
     with _Folder(stage) as staged:
         pairs = iter([(b"%d" % number, entry) for number, entry in wanted])
         while batch := list(islice(pairs, BATCH_ENTRIES)):
             bodies = _bodies(batch, store)
             for name, entry in batch:
-                _write_one(staged.fd, name, entry, bodies, store, fsync=fsync_each)
+                stat = _write_one(staged.fd, name, entry, bodies, store, fsync=fsync_each)
+                written[int(name)] = signature_of(stat)
         if fsync_each:
             os.fsync(staged.fd)
         else:
             _sync_file_system(staged.fd)
+    return written
 
 
 def _checked(entries: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
