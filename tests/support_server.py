@@ -54,6 +54,7 @@ class RunningServer:
     base: str
     log_path: Path
     tokens: dict[tuple[str, str], str] = field(default_factory=dict)
+    clients: list[HttpRemote] = field(default_factory=list)
 
     @property
     def port(self) -> int:
@@ -73,9 +74,11 @@ class RunningServer:
         base: str = "",
         ca_file: str | None = None,
     ) -> HttpRemote:
-        """A client that does not wait between attempts."""
+        """A client that does not wait between attempts; it is closed with the server, too."""
         url, token = f"{base or self.base}/{tenant}", self.token(tenant, scope)
-        return HttpRemote(url, token, ca_file=ca_file, sleep=lambda _: None)
+        client = HttpRemote(url, token, ca_file=ca_file, sleep=lambda _: None)
+        self.clients.append(client)
+        return client
 
     def log(self) -> str:
         return self.log_path.read_text()
@@ -123,7 +126,10 @@ def running_server(
     try:
         line = process.stdout.readline().decode()
         assert line.startswith("listening on http"), log_path.read_text()
-        yield RunningServer(data, process, line.split()[-1], log_path)
+        running = RunningServer(data, process, line.split()[-1], log_path)
+        yield running
+        for client in running.clients:
+            client.close()
     finally:
         process.stdout.close()
         if process.poll() is None:

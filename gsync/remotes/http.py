@@ -1,27 +1,16 @@
-"""A remote behind HTTP (06-wire, section 1). Import it only when one is used: `requests` is slow.
+"""A remote behind HTTP (06-wire, section 1). Import it only when one is used.
 
-One session keeps its connection. One loop tries again, and only what is Unavailable; one
-function says what an exception of the libraries, and one what a status, means.
+One loop tries again, and only what is Unavailable; one function says what a status means.
 """
 
 from __future__ import annotations
 
-import http.client
-import ipaddress
 import random
 import secrets
-import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from functools import partial
-from os.path import expanduser
-from urllib.parse import urlsplit
-
-import requests
-import urllib3
-from requests.auth import AuthBase
 
 from gsync import __version__
 from gsync.errors import (
@@ -62,13 +51,19 @@ from gsync.protocol.messages import (
     encode_wants,
 )
 from gsync.remotes.base import MakeFrames, T, Traffic
-from gsync.remotes.counting import CountingAdapter
+from gsync.remotes.connection import (
+    CONNECT_S,
+    STALL_S,
+    TRY_HTTPS,
+    Connection,
+    NotConnected,
+    Response,
+    bearer,
+)
 from gsync.urls import HttpUrl, parse_url
 
 CONTENT_TYPE = "application/x-gsync"
-CONNECT_S = 10.0
-STALL_S = 30.0
-"""How long the other side may neither send nor take a byte before an attempt ends."""
+RAISE_LIMIT = "raise the proxy's limit: client_max_body_size in nginx, LimitRequestBody in Apache"
 
 ATTEMPTS_MAX = 5
 BACKOFF_S = 0.5
@@ -157,25 +152,20 @@ class HttpRemote:
             raise Invalid("not the URL of a server: expected http(s)://HOST[:PORT]/TENANT")
         self.traffic = Traffic()
         self.url = str(where)
-        self._timeout = (connect_s, stall_s)
         self._sleep = sleep
         self._rand = rand
         self.run_id = run_id or secrets.token_hex(8)
         self._request_bytes = FIRST_REQUEST_BYTES
         self._request_bytes_max: int | None = None
-        self._session = requests.Session()
-        # A proxy for the outside world is not asked for a server on this machine.
-        host = urlsplit(where.base).hostname or ""
-        self._proxies = {"no_proxy": host} if is_loopback(host) else {}
-        # Given with each request: the session's own setting would yield to REQUESTS_CA_BUNDLE.
-        self._verify = expanduser(ca_file) if ca_file is not None else None
-        self._session.headers.clear()
-        self._session.headers["User-Agent"] = f"gsync/{__version__}"
-        self._session.headers[RUN_HEADER] = self.run_id
-        # An auth of our own: without one, requests would look into ~/.netrc.
-        self._session.auth = Bearer(token)
-        self._session.mount("http://", CountingAdapter(self.traffic))
-        self._session.mount("https://", CountingAdapter(self.traffic))
+        self._connection = Connection(
+            self.url, self.traffic, connect_s=connect_s, stall_s=stall_s, ca_file=ca_file
+        )
+        self._headers = {
+            "User-Agent": f"gsync/{__version__}",
+            "Content-Type": CONTENT_TYPE,
+            RUN_HEADER: self.run_id,
+            **bearer(token),
+        }
 
     def hello(self, hello: Hello) -> Welcome:
         """Return the other side's refs, limits, and its log after what we have seen."""
@@ -274,30 +264,28 @@ class HttpRemote:
 
     def close(self) -> None:
         """Close the connection."""
-        self._session.close()
+        self._connection.close()
 
     def _ask(self, name: str, message: bytes) -> bytes:
         self.traffic.count_request()
         return self.retry(lambda: self._read(name, message))
 
     def _read(self, name: str, body: bytes | Iterator[bytes]) -> bytes:
-        with self._translated():
-            response = self._post(name, body)
-            try:
-                return _read_all(response, ANSWER_BYTES_MAX)
-            finally:
-                response.close()
+        response = self._post(name, body)
+        try:
+            with self._naming():
+                answer = response.read_up_to(ANSWER_BYTES_MAX)
+        finally:
+            response.close()
+        if len(answer) > ANSWER_BYTES_MAX:
+            raise TooLarge(f"the server's answer has more than {ANSWER_BYTES_MAX} bytes")
+        return answer
 
     def _stream(self, name: str, message: bytes) -> Iterator[Frame]:
         self.traffic.count_request()
+        return self._read_stream(self.retry(lambda: self._post(name, message)))
 
-        def start() -> requests.Response:
-            with self._translated():
-                return self._post(name, message)
-
-        return self._read_stream(self.retry(start))
-
-    def _read_stream(self, response: requests.Response) -> Iterator[Frame]:
+    def _read_stream(self, response: Response) -> Iterator[Frame]:
         """Yield the frames of an answer; the last only when the answer is known to end there.
 
         So the connection can be used again although no reader asks for more than the end.
@@ -314,69 +302,30 @@ class HttpRemote:
         finally:
             response.close()
 
-    def _chunks(self, response: requests.Response) -> Iterator[bytes]:
-        with self._translated():
-            yield from response.raw.stream(_CHUNK_BYTES, decode_content=False)
+    def _chunks(self, response: Response) -> Iterator[bytes]:
+        with self._naming():
+            yield from response.stream()
 
-    def _post(self, name: str, body: bytes | Iterator[bytes]) -> requests.Response:
+    def _post(self, name: str, body: bytes | Iterator[bytes]) -> Response:
         """Return the answer once its head is there, or raise what it says went wrong."""
-        response = self._session.post(
-            f"{self.url}/v1/{name}",
-            data=body,
-            headers={"Content-Type": CONTENT_TYPE},
-            timeout=self._timeout,
-            proxies=self._proxies,
-            verify=self._verify,
-            stream=True,
-            allow_redirects=False,
-        )
-        try:
-            _check_answer(response, self.url)
-        except GsyncError as error:
-            response.close()
-            raise self._named(error) from None
-        except BaseException:
-            response.close()
-            raise
+        with self._naming():
+            response = self._connection.request("POST", f"/v1/{name}", self._headers, body)
+            try:
+                _check_answer(response, self.url)
+            except BaseException:
+                response.close()
+                raise
         return response
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _naming(self) -> Iterator[None]:
         try:
             yield
-        except GsyncError:
+        except NotConnected:  # there is nothing to find
             raise
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            explained = explain(error, self.url)
-            never_there = isinstance(explained, NotConnected)
-            raise (explained if never_there else self._named(explained)) from error
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            raise Invalid(  # the only one that requests raises as it is
-                f"no certificates to trust for {self.url}: {error}",
-                hint="check the remote's ca_file, or REQUESTS_CA_BUNDLE",
-            ) from error
-
-
-class Bearer(AuthBase):
-    """A token in the Authorization header of every request, or nothing for None."""
-
-    def __init__(self, token: str | None) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._token is not None:
-            request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether `host` is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        except GsyncError as error:
+            self._named(error)
+            raise
 
 
 def _join(frames: Iterable[Frame]) -> Iterator[bytes]:
@@ -407,20 +356,10 @@ def _fitting(frames: Sequence[Frame], bytes_max: int) -> list[Frame]:
     return batch
 
 
-def _read_all(response: requests.Response, bytes_max: int) -> bytes:
-    pieces, size = [], 0
-    for piece in response.raw.stream(_CHUNK_BYTES, decode_content=False):
-        size += len(piece)
-        if size > bytes_max:
-            raise TooLarge(f"the server's answer has more than {bytes_max} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-def _check_answer(response: requests.Response, url: str) -> None:
+def _check_answer(response: Response, url: str) -> None:
     """Raise unless a gsync server has answered with success."""
-    status, is_ours = response.status_code, _is_ours(response)
-    if status == 200 and is_ours and _has_length(response):
+    status, is_ours = response.status, _is_ours(response)
+    if status == 200 and is_ours and response.has_length:
         return
     if 300 <= status < 400:
         location = response.headers.get("Location", "nowhere")[:200]
@@ -428,8 +367,10 @@ def _check_answer(response: requests.Response, url: str) -> None:
             f"{url} redirects to {location!r}, which is not followed",
             hint="use the address that the server itself has",
         )
-    body = _read_some(response, _ERROR_BYTES_MAX)  # raises what is cut off, the head included
-    if not body and not _has_length(response):
+    body = response.read_up_to(_ERROR_BYTES_MAX)[
+        :_ERROR_BYTES_MAX
+    ]  # raises what is cut off, the head included
+    if not body and not response.has_length:
         raise Unavailable(f"{url} broke off in the middle of an answer")
     error = decode_error(body) if is_ours else None
     if error is None:
@@ -441,27 +382,13 @@ def _check_answer(response: requests.Response, url: str) -> None:
     raise error
 
 
-def _has_length(response: requests.Response) -> bool:
-    """Whether the head says where the body ends; one that was cut off is taken for a whole one."""
-    return bool(response.raw.chunked) or "Content-Length" in response.headers
-
-
-def _read_some(response: requests.Response, bytes_max: int) -> bytes:
-    body = b""
-    for piece in response.raw.stream(_CHUNK_BYTES, decode_content=False):
-        body += piece
-        if len(body) > bytes_max:
-            break
-    return body[:bytes_max]
-
-
-def _is_ours(response: requests.Response) -> bool:
+def _is_ours(response: Response) -> bool:
     found = response.headers.get("Content-Type", "")
     return found.partition(";")[0].strip().lower() == CONTENT_TYPE
 
 
-def _derived(response: requests.Response, url: str) -> GsyncError:
-    status = response.status_code
+def _derived(response: Response, url: str) -> GsyncError:
+    status = response.status
     if status == 200 and "Content-Type" not in response.headers:
         return Unavailable(f"{url} broke off in the middle of an answer")
     if status == 413:
@@ -479,92 +406,14 @@ def _derived(response: requests.Response, url: str) -> GsyncError:
     )
 
 
-def _retry_after_s(response: requests.Response) -> float | None:
+def _retry_after_s(response: Response) -> float | None:
     """Return the seconds that the answer asks us to wait, or None."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit() and len(text) < 10:
         return float(text)
+    from email.utils import parsedate_to_datetime
+
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-class NotConnected(Unavailable):
-    """No connection came about: the other side knows nothing of the request."""
-
-
-def explain(error: Exception, url: str) -> GsyncError:
-    """Return what an exception of requests or urllib3 says, in our words."""
-    causes = list(_causes(error))
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return Denied(
-                f"the certificate of {url} is not trusted: {cause.verify_message}",
-                hint="check the address; certificates of your own authority go into the remote's"
-                " ca_file, or into REQUESTS_CA_BUNDLE",
-            )
-    for cause in causes:
-        if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
-            return Invalid(
-                f"{url} does not speak TLS",
-                hint="is it a server without a certificate? Then its address begins with http://",
-            )
-        if isinstance(cause, ssl.SSLError) and cause.reason in _NO_PEM:
-            return Invalid(
-                f"no certificates to trust for {url}: the file holds none",
-                hint="check the remote's ca_file, or REQUESTS_CA_BUNDLE: PEM is expected",
-            )
-    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
-        return Invalid(f"not the URL of a server: {url}")
-    what = _TIMED_OUT if any(map(_is_timeout, causes)) else _innermost(causes)
-    hint = "check the address and the network; what arrived is kept, so trying again goes on"
-    if url.startswith("http:") and any(isinstance(c, http.client.BadStatusLine) for c in causes):
-        hint = f"{TRY_HTTPS}. Else {hint}"  # it may have waited for a handshake
-    never = any(isinstance(c, _NEVER_CONNECTED) for c in causes)
-    return (NotConnected if never else Unavailable)(
-        f"{url} cannot be reached or broke off: {what}", hint=hint
-    )
-
-
-TRY_HTTPS = "does the server speak TLS? Then its address begins with https://"
-RAISE_LIMIT = "raise the proxy's limit: client_max_body_size in nginx, LimitRequestBody in Apache"
-
-_NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
-_NO_PEM = ("NO_CERTIFICATE_OR_CRL_FOUND", "NO_START_LINE", "BAD_BASE64_DECODE")
-_NEVER_CONNECTED = (
-    urllib3.exceptions.NewConnectionError,
-    urllib3.exceptions.ConnectTimeoutError,
-    ssl.SSLError,
-)
-_TIMED_OUT = "no byte for too long"
-
-
-def _is_timeout(error: BaseException) -> bool:
-    if isinstance(error, urllib3.exceptions.NewConnectionError):
-        return False  # a timeout by inheritance only
-    return isinstance(error, TimeoutError | requests.Timeout | urllib3.exceptions.TimeoutError)
-
-
-def _innermost(causes: list[BaseException]) -> str:
-    for cause in reversed(causes):
-        if (
-            isinstance(cause, OSError)
-            and cause.strerror
-            and not isinstance(cause, requests.RequestException)
-        ):
-            return cause.strerror
-    return type(causes[-1]).__name__
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield `error` and what it was made of, innermost last."""
-    seen: set[int] = set()
-    todo: list[BaseException | object] = [error]
-    while todo:
-        found = todo.pop(0)
-        if not isinstance(found, BaseException) or id(found) in seen:
-            continue
-        seen.add(id(found))
-        yield found
-        todo += [*found.args, getattr(found, "reason", None), found.__cause__, found.__context__]

@@ -7,12 +7,8 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import closing
-from os.path import expanduser
 from typing import Any
 from urllib.parse import quote, urlsplit
-
-import requests
-import urllib3
 
 from gsync.errors import (
     Conflict,
@@ -24,17 +20,9 @@ from gsync.errors import (
     TooLarge,
     Unavailable,
 )
-from gsync.remotes.http import (
-    ATTEMPTS_MAX,
-    BACKOFF_MAX_S,
-    BACKOFF_S,
-    CONNECT_S,
-    STALL_S,
-    STATUS,
-    Bearer,
-    explain,
-    is_loopback,
-)
+from gsync.remotes.base import Traffic
+from gsync.remotes.connection import Connection, bearer, is_loopback
+from gsync.remotes.http import ATTEMPTS_MAX, BACKOFF_MAX_S, BACKOFF_S, STATUS
 from gsync.sync.results import InvalidInput, SyncError
 
 ANSWER_BYTES_MAX = 1 << 20
@@ -118,12 +106,10 @@ def find_database_url(
         InvalidInput: `api_url` is none, or would send the token unencrypted.
     """
     base = check_api_url(api_url, insecure_http=insecure_http)
-    url = f"{base}/api/v1/cloud/tenants/{quote(tenant_id, safe='')}/database"
-    with requests.Session() as session:
-        session.trust_env = not is_loopback(urlsplit(url).hostname or "")
-        session.auth = Bearer(token)
-        verify = expanduser(ca_file) if ca_file is not None else None
-        answer = _retry(lambda: _ask(session, url, verify), sleep, rand)
+    path = f"/api/v1/cloud/tenants/{quote(tenant_id, safe='')}/database"
+    url, headers = base + path, bearer(token)
+    with closing(Connection(base, Traffic(), ca_file=ca_file)) as connection:
+        answer = _retry(lambda: _ask(connection, path, headers, url), sleep, rand)
     found = answer.get("data", answer)
     found = found.get("database_url") if isinstance(found, dict) else None
     if found is None:
@@ -172,17 +158,11 @@ def _retry(
     return attempt()
 
 
-def _ask(session: requests.Session, url: str, verify: str | None) -> dict[str, Any]:
-    try:
-        response = session.get(
-            url, timeout=(CONNECT_S, STALL_S), stream=True, allow_redirects=False, verify=verify
-        )
-        with closing(response):
-            body = response.raw.read(ANSWER_BYTES_MAX + 1, decode_content=True)
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise explain(error, url) from error
-    if response.status_code != 200:
-        raise _refusal(response.status_code, url, body)
+def _ask(connection: Connection, path: str, headers: dict[str, str], url: str) -> dict[str, Any]:
+    with closing(connection.request("GET", path, headers)) as response:
+        body = response.read_up_to(ANSWER_BYTES_MAX)
+    if response.status != 200:
+        raise _refusal(response.status, url, body)
     try:
         answer = json.loads(body) if len(body) <= ANSWER_BYTES_MAX else None
     except ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 from support import require
@@ -30,6 +30,8 @@ from gsync.protocol.messages import (
     encode_taken,
     encode_welcome,
 )
+from gsync.remotes.base import Traffic
+from gsync.remotes.connection import Connection
 from gsync.remotes.http import ATTEMPTS_MAX, HttpRemote, ServerBusy
 
 WELCOME = encode_welcome(Welcome(1, Limits(), {}, None, []))
@@ -74,7 +76,7 @@ class Script:
             if b"chunked" in head:
                 while not body.endswith(b"0\r\n\r\n"):
                     body += _more(client)
-            else:
+            elif not head.startswith(b"CONNECT "):
                 length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
                 while len(body) < length:
                     body += _more(client)
@@ -342,7 +344,7 @@ def test_the_token_goes_into_one_header() -> None:
         remote.hello(HELLO)
     names = sorted(line.split(b":")[0].lower() for line in script.requests[0].split(b"\r\n")[1:7])
     head = script.requests[0].partition(b"\r\n\r\n")[0]
-    assert names[0] == b"accept-encoding"
+    assert names[:2] == [b"authorization", b"content-length"]
     assert head.count(b"gs_secret") == 1
     assert len(head) < 300
     with scripted(GOOD, token=None) as (remote, script):
@@ -359,6 +361,107 @@ def test_netrc_and_proxies_do_not_touch_loopback(monkeypatch: pytest.MonkeyPatch
     with scripted(GOOD) as (remote, script):
         remote.hello(HELLO)
         assert b"Authorization: Bearer gs_secret" in script.requests[0]
+
+
+@contextmanager
+def behind_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, variable: str, url: str, *steps: bytes, user: str = ""
+) -> Iterator[tuple[HttpRemote, Script]]:
+    """A remote that only a proxy knows the address of, and the proxy."""
+    with scripted(*steps) as (direct, script):
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.setenv(variable, direct.url.replace("/acme", "").replace("//", f"//{user}"))
+        yield (
+            HttpRemote(
+                url, "gs_secret", insecure_http=True, sleep=script.waits.append, rand=lambda: 0.0
+            ),
+            script,
+        )
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "ALL_PROXY"])
+def test_a_proxy_is_asked(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """A proxy of the environment gets the whole address, and a password of its own."""
+    url = "http://sync.example.org:81/acme"
+    with behind_a_proxy(monkeypatch, variable, url, GOOD, user="me:p%40ss@") as (remote, script):
+        remote.hello(HELLO)
+    head = script.requests[0].partition(b"\r\n\r\n")[0]
+    assert head.startswith(b"POST http://sync.example.org:81/acme/v1/hello HTTP/1.1\r\n")
+    assert b"Host: sync.example.org:81\r\n" in head
+    assert b"Proxy-Authorization: Basic bWU6cEBzcw==" in head  # base64 of me:p@ss
+
+
+def test_a_tunnel_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server with TLS is reached through a tunnel; what the proxy answers is said, no token."""
+    url, refusal = "https://sync.example.org/acme", answer(403, b"", "text/plain")
+    with (
+        behind_a_proxy(monkeypatch, "https_proxy", url, *[refusal] * ATTEMPTS_MAX) as (
+            remote,
+            proxy,
+        ),
+        pytest.raises(Unavailable, match="Tunnel connection failed: 403"),
+    ):
+        remote.hello(HELLO)
+    assert len(proxy.requests) == ATTEMPTS_MAX
+    assert proxy.requests[0].startswith(b"CONNECT sync.example.org:443 HTTP/1.")
+    assert b"gs_secret" not in b"".join(proxy.requests)
+
+
+def test_proxies_that_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`no_proxy` is honoured, and a proxy of an unknown kind is refused by name."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1")
+    with pytest.raises(Invalid, match="socks5"):
+        HttpRemote("https://sync.example.org/acme", "gs_secret")
+    monkeypatch.setenv("no_proxy", "example.org")
+    HttpRemote("https://sync.example.org/acme", "gs_secret")
+
+
+def test_an_answer_before_the_end_of_a_body() -> None:
+    """A server that refuses a body while it comes, and closes, is understood."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(1000)
+                client.sendall(answer(413, b"", "text/html"))
+                client.shutdown(socket.SHUT_RD)
+                client.recv(1)
+                client.settimeout(10)
+                while client.recv(1 << 16):
+                    pass
+
+        thread = threading.Thread(target=refuse, daemon=True)
+        thread.start()
+        connection = Connection(f"http://127.0.0.1:{listener.getsockname()[1]}", Traffic())
+        with closing(connection):
+            response = connection.request("POST", "/", {}, iter([bytes(1 << 20)] * 64))
+            assert response.status == 413
+            response.close()
+        thread.join(15)
+        assert not thread.is_alive()
+
+
+def test_what_a_body_raises_passes_through() -> None:
+    """A store that cannot be read while it is sent is no fault of the connection."""
+
+    def body() -> Iterator[bytes]:
+        yield b"one"
+        raise OSError(5, "a disk fault")
+
+    with scripted() as (remote, script):
+        connection = Connection(remote.url, Traffic())
+        with closing(connection), pytest.raises(OSError, match="a disk fault"):
+            connection.request("POST", "/", {}, body())
+    assert script.requests == []
+
+
+@pytest.mark.parametrize("token", ["gs_\nX: y", "gs_\u00e9"])
+def test_a_token_that_is_none(token: str) -> None:
+    """A token that would end its header is refused before anything is sent."""
+    with pytest.raises(Denied, match="characters"):
+        HttpRemote("https://sync.example.org/acme", token)
 
 
 @pytest.mark.parametrize(

@@ -59,14 +59,14 @@ def test_as_a_library(authority: Authority, server: RunningServer, tmp_path: Pat
 
 
 def test_the_usual_variable(authority: Authority, server: RunningServer, tmp_path: Path) -> None:
-    """REQUESTS_CA_BUNDLE is honoured, on loopback too; the remote's own file wins over it."""
+    """SSL_CERT_FILE is honoured, on loopback too; the remote's own file wins over it."""
     folder = origin(tmp_path / "a", server)
     token, bundle = server.token(), str(authority.ca_file)
-    gsync_in(folder, "push", GSYNC_TOKEN=token, REQUESTS_CA_BUNDLE=bundle)
+    gsync_in(folder, "push", GSYNC_TOKEN=token, SSL_CERT_FILE=bundle)
     other = Authority(tmp_path, "other")
     other.make()
     folder = origin(tmp_path / "b", server, "--ca-file", str(other.ca_file))
-    refused(folder, "push", code=3, GSYNC_TOKEN=token, REQUESTS_CA_BUNDLE=bundle)
+    refused(folder, "push", code=3, GSYNC_TOKEN=token, SSL_CERT_FILE=bundle)
 
 
 def test_nobody_vouches(server: RunningServer, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_nobody_vouches(server: RunningServer, tmp_path: Path) -> None:
     folder = origin(tmp_path / "a", server)
     message, hint = refused(folder, "push", code=3, GSYNC_TOKEN=server.token())
     assert "is not trusted: " in message and "issuer certificate" in message
-    assert "ca_file" in hint and "REQUESTS_CA_BUNDLE" in hint
+    assert "ca_file" in hint and "SSL_CERT_FILE" in hint
     assert server.log() == ""
 
 
@@ -100,7 +100,7 @@ def test_what_the_certificate_says(
 def test_files_that_hold_no_certificates(server: RunningServer, tmp_path: Path) -> None:
     """A ca_file that is absent, or no PEM, is named as the reason."""
     (tmp_path / "text").write_text("no certificate\n")
-    for name, said in (("absent", "invalid path"), ("text", "holds none")):
+    for name, said in (("absent", "No such file"), ("text", "holds none")):
         folder = origin(tmp_path / f"a-{name}", server, "--ca-file", str(tmp_path / name))
         message, hint = refused(folder, "push", code=2, GSYNC_TOKEN=server.token())
         assert said in message and "ca_file" in hint
