@@ -11,11 +11,12 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from gsync.errors import Invalid, NotFound, TooLarge
+from gsync.frozen import frozen
 from gsync.urls import (
     HttpUrl,
     PathUrl,
@@ -68,7 +69,7 @@ class InvalidConfig(Invalid):
 # --- Values --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TableConfig:
     """`[db.NAME.tables.TABLE]`: what everybody has to see in one table alike.
 
@@ -110,7 +111,7 @@ MERGE_POLICIES = (
 _POLICY = re.compile(rf"{'|'.join(MERGE_POLICIES)}|latest\([^()]+\)")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Shared:
     """`gsync.toml`; `databases` has the tables of each database by name."""
 
@@ -118,7 +119,7 @@ class Shared:
     databases: Mapping[str, Tables] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Author:
     """`[author]`."""
 
@@ -130,7 +131,7 @@ class Author:
         return f"{self.name or ''} {email}".strip()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Remote:
     """`[remotes.NAME]`."""
 
@@ -144,7 +145,7 @@ class Remote:
         return parse_url(self.url, insecure_http=self.insecure_http)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DatabaseConfig:
     """`[db.NAME]`: where this machine's copy of the database `NAME` is.
 
@@ -161,7 +162,7 @@ class DatabaseConfig:
     peer_password_file: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """`[limits]`: what one machine may want otherwise; what peers agree on is not here."""
 
@@ -175,7 +176,7 @@ class Limits:
     ops_max: int = 1_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Local:
     """`.gsync/config.toml`."""
 
@@ -185,7 +186,7 @@ class Local:
     databases: Mapping[str, DatabaseConfig] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Environment:
     """What the environment says; None where it says nothing.
 
@@ -206,7 +207,7 @@ class Environment:
         return self.passwords.get(variable)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Config:
     """All of it, with what overrides what decided."""
 

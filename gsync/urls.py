@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from gsync.errors import Invalid
+from gsync.frozen import frozen
 
 URL_CHARS_MAX = 2048
 # Tenants that would hide a route of the server.
@@ -33,7 +34,7 @@ class InvalidName(Invalid):
     """A name is not one that a remote or a tenant may have."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HttpUrl:
     """A tenant of a server.
 
@@ -49,7 +50,7 @@ class HttpUrl:
         return f"{self.base}/{self.tenant}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PathUrl:
     """A repository, or a bare store, on this machine.
 
@@ -167,7 +168,7 @@ _DATABASE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _POSTGRES = re.compile(r"(postgres(?:ql)?)://(?:([^/?#@]*)@)?([^@]*)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DatabaseUrl:
     """Where a database is.
 

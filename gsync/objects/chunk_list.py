@@ -8,8 +8,8 @@ others, and equal content has an equal root however it came about.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
+from gsync.frozen import frozen
 from gsync.objects.chunking import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, CHUNKED_ABOVE_BYTES
 from gsync.objects.encoding import NotCanonical, Reference, decode, encode
 from gsync.objects.oid import Kind, ObjectId
@@ -32,7 +32,7 @@ Seen = set[tuple[int, Reference, bool]]
 """Nodes that were walked: below which level, what was said of each, and whether it was last."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ChunkList:
     """One node of a chunk list.
 

@@ -7,12 +7,12 @@ encoder writes: it decodes with the C library, encodes the result again and comp
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Any, cast
 
 import msgpack  # type: ignore[import-untyped]
 
 from gsync.errors import Invalid
+from gsync.frozen import frozen
 from gsync.objects.oid import OID_BYTES, Kind, ObjectId
 
 # Any canonical value: None, bool, int, float, str, bytes, list, Reference. A recursive
@@ -30,7 +30,7 @@ class NotCanonical(Invalid):
     """Bytes are not the one encoding of a value of the expected shape."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reference:
     """A pointer to an object from inside a value.
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from gsync.frozen import frozen
 from gsync.objects.encoding import NotCanonical, Reference, Value, decode, decode_trusted, encode
 from gsync.objects.oid import OID_BYTES, Kind, ObjectId
 
@@ -41,7 +41,7 @@ _COLLECTION_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]
 # --- Nodes ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Leaf:
     """The entries of one leaf, in key order: `values[i]` belongs to `keys[i]`."""
 
@@ -49,7 +49,7 @@ class Leaf:
     values: list[bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Internal:
     """The children of one internal node, in key order.
 
@@ -159,7 +159,7 @@ def _check_internal(node: Internal) -> None:
 # --- Manifests -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Collection:
     """One named map of a manifest.
 
@@ -178,7 +178,7 @@ class Collection:
     view: ObjectId | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Manifest:
     """Which collections there were at one moment, and what they came from.
 

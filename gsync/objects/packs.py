@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import zstandard
 
 from gsync.errors import Corrupt
+from gsync.frozen import frozen
 from gsync.objects.oid import Kind
 
 OBJECTS_MAX = 64
@@ -34,7 +34,7 @@ class PackCorrupt(Corrupt):
     """A pack does not unpack to what its outline says."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pack:
     """Some objects side by side.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 from blake3 import blake3
 
 from gsync.errors import Corrupt, TooLarge
+from gsync.frozen import frozen
 from gsync.objects.encoding import NotCanonical, Value, decode, encode
 from gsync.objects.oid import OID_BYTES, ObjectId
 from gsync.objects.packs import Pack, compress, decompress
@@ -123,7 +123,7 @@ def decode_pack(body: bytes) -> Pack:
     raise NotCanonical("pack frame: not [kinds, sizes, zstd, data]")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DeltaPack:
     """A pack compressed against the bodies of `bases`, one after the other."""
 
@@ -147,7 +147,7 @@ def decode_delta(body: bytes) -> DeltaPack:
     raise NotCanonical("delta frame: not [kinds, sizes, bases, data]")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Patch:
     """Some of what turns one map into another.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from gsync.errors import (
@@ -17,6 +16,7 @@ from gsync.errors import (
     TooLarge,
     Unavailable,
 )
+from gsync.frozen import frozen
 from gsync.objects.encoding import NotCanonical, decode, encode
 from gsync.objects.oid import OID_BYTES, Kind, ObjectId
 from gsync.protocol.frames import FRAME_BYTES_MAX
@@ -42,7 +42,7 @@ KINDS: dict[str, type[GsyncError]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """What the server accepts at most.
 
@@ -61,7 +61,7 @@ class Limits:
     log_max: int = 1_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hello:
     """The client's first message: its version, and the last of the server's log it has seen."""
 
@@ -69,7 +69,7 @@ class Hello:
     seen: tuple[int, bytes] | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Welcome:
     """The server's answer to hello.
 
@@ -88,7 +88,7 @@ class Welcome:
     entries: list[bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fetch:
     """Manifests wanted, manifests the client has, and names of frames that came before."""
 
@@ -97,7 +97,7 @@ class Fetch:
     held: Sequence[bytes] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Begin:
     """A push in several requests: its name, and the manifests it builds on."""
 
@@ -105,7 +105,7 @@ class Begin:
     bases: list[ObjectId]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Announcement:
     """The refs to move at the end of a push: `(name, old, new)` each, and why."""
 
@@ -113,7 +113,7 @@ class Announcement:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Taken:
     """The server's answer to a stream of frames: how many it took, the log entries made."""
 

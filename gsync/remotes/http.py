@@ -5,8 +5,7 @@ One loop tries again, and only what is Unavailable; one function says what a sta
 
 from __future__ import annotations
 
-import random
-import secrets
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -114,6 +113,12 @@ class RefusedOnTheWay(TooLarge):
     """Something between us and the server takes no requests of this size."""
 
 
+def _random() -> float:
+    from random import random  # what only a wait needs is not loaded by every command
+
+    return random()
+
+
 class HttpRemote:
     """A tenant of a server.
 
@@ -143,7 +148,7 @@ class HttpRemote:
         stall_s: float = STALL_S,
         attempts: int = ATTEMPTS_MAX,
         sleep: Callable[[float], None] = time.sleep,
-        rand: Callable[[], float] = random.random,
+        rand: Callable[[], float] = _random,
     ) -> None:
         self._attempts = attempts
         self._trying = False
@@ -154,7 +159,7 @@ class HttpRemote:
         self.url = str(where)
         self._sleep = sleep
         self._rand = rand
-        self.run_id = run_id or secrets.token_hex(8)
+        self.run_id = run_id or os.urandom(8).hex()
         self._request_bytes = FIRST_REQUEST_BYTES
         self._request_bytes_max: int | None = None
         self._connection = Connection(

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from gsync.changes import Change
 from gsync.errors import Conflict
+from gsync.frozen import frozen
 from gsync.objects.oid import ObjectId
 from gsync.paths import show_path
 from gsync.store.base import ObjectReader, ObjectStore
+
+LEFTOVERS = ("journal", "stage")
+"""Below the repository's own directory: what is there while a checkout runs, or was interrupted."""
 
 RESCUED = "rescued"
 """Below the repository's own directory: what gave way and nobody had agreed to lose."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Notice:
     """Something about one path that the user should know: skipped, secret, colliding."""
 
@@ -25,7 +29,7 @@ class Notice:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scan:
     """What a scan found, against the map it started from.
 

@@ -13,13 +13,14 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from blake3 import blake3
 
 from gsync.errors import Conflict, Corrupt, Denied, Invalid, NotFound, Unavailable
+from gsync.frozen import replace
 from gsync.oserrors import from_os_error
 from gsync.urls import check_tenant
 

@@ -7,10 +7,10 @@ object storage and the others in a database. One test suite runs on every implem
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from gsync.errors import Conflict, Corrupt, NotFound
+from gsync.frozen import frozen
 from gsync.objects.oid import Kind, ObjectId
 from gsync.objects.packs import Pack
 
@@ -136,7 +136,7 @@ class PackStore(ObjectStore, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RefMove:
     """One ref to move: compare with `old`, swap in `new`; None stands for absent."""
 
@@ -145,7 +145,7 @@ class RefMove:
     new: ObjectId | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LogEntry:
     """One move of a ref, as a link of the hash-chained ref log (05-store, section 5).
 

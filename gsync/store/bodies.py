@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsync.errors import Denied, TooLarge
+from gsync.frozen import frozen
 from gsync.objects.model import BODY_BYTES_MAX
 from gsync.objects.oid import OID_BYTES, Kind, ObjectId, object_id
 from gsync.objects.packs import (
@@ -65,7 +66,7 @@ class _Buffer:
         return len(self.items) < OBJECTS_MAX and self.size + len(body) <= PACK_BYTES_MAX
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Sealed:
     """A pack on its way into the file.
 

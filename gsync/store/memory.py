@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from gsync.errors import TooLarge
+from gsync.frozen import replace
 from gsync.objects.model import BODY_BYTES_MAX
 from gsync.objects.oid import Kind, ObjectId, object_id
 from gsync.objects.packs import OBJECTS_MAX, Pack, group_objects, pack_objects, unpack_objects

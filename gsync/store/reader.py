@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
+from gsync.frozen import frozen
 from gsync.objects.oid import ObjectId
 from gsync.objects.packs import BODIES_BYTES_LIMIT, PackCorrupt, decompress
 from gsync.store.base import ObjectCorrupt
@@ -21,7 +21,7 @@ CACHE_BYTES = 1 << 24
 _IN_SIZES = (1, 8, 64, 900)  # few different statements; SQLite before 3.32 takes 999 at most
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """Where an object lies: `size` bytes from `offset` on in the unpacked pack."""
 

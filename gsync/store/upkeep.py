@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 
 from gsync.errors import Conflict, Corrupt
+from gsync.frozen import frozen
 from gsync.objects.oid import Kind, ObjectId, object_id
 from gsync.objects.packs import OBJECTS_MAX, PACK_BYTES_MAX, PackCorrupt, pack_objects
 from gsync.store.bodies import SqliteBodies
@@ -47,7 +47,7 @@ class RootsMoved(Conflict):
     """What has to be kept changed while a collection was working it out."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CollectionMark:
     """The state of a store from which a collection works out what to keep."""
 
@@ -56,7 +56,7 @@ class CollectionMark:
     last_object: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dropped:
     """What a collection removed.
 
@@ -76,7 +76,7 @@ class Dropped:
     bases: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stats:
     """How much a store holds.
 

@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsync.changes import Change
 from gsync.errors import Conflict, GsyncError, Unavailable
+from gsync.frozen import frozen, replace
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP, count_entries, edit_map, find_value
 from gsync.objects.encoding import decode_trusted, encode
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from gsync.sync.tablemoves import DatabaseMove
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Move:
     """A move of folder and databases, and what is saved in one transaction at its end.
 

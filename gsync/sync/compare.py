@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from gsync.changes import Change
+from gsync.frozen import frozen
 from gsync.maps.diff import diff_maps
 from gsync.objects.model import FILES, Manifest
 from gsync.objects.oid import ObjectId
@@ -13,7 +13,7 @@ from gsync.store.base import ObjectReader
 from gsync.views.files import EntryType, FileEntry, decode_entry_trusted
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FileChange:
     """One path that differs.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from gsync.changes import Change
+from gsync.frozen import frozen
 from gsync.maps.diff import diff_maps
 from gsync.objects.encoding import Value
 from gsync.objects.model import Collection, Manifest
@@ -19,7 +19,7 @@ from gsync.views.rows.values import decode_row, same_cell
 PREFIX = "db/"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TableCounts:
     """What changed in one table, in rows.
 
@@ -52,7 +52,7 @@ class CellChange(NamedTuple):
     new: Value
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RowChange:
     """One row that differs.
 

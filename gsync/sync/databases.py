@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from gsync.config import (
@@ -16,6 +16,7 @@ from gsync.config import (
 )
 from gsync.configedit import add_database, append_shared
 from gsync.errors import Conflict, GsyncError, Invalid, NotFound
+from gsync.frozen import replace
 from gsync.maps.omap import EMPTY_MAP
 from gsync.objects.model import Manifest
 from gsync.replicas.tables.apply import TableMove, plan_moves

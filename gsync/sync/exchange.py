@@ -5,22 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsync.config import Limits as ConfigLimits
 from gsync.errors import Conflict, Invalid, NotFound
+from gsync.frozen import frozen, replace
 from gsync.objects.oid import Kind, ObjectId
 from gsync.protocol.frames import StreamBroken
 from gsync.protocol.messages import Hello, Welcome
 from gsync.remotes.base import Connection
-from gsync.remotes.local import LocalRemote
 from gsync.store.base import LogEntry
 from gsync.store.reflog import LogBroken, check_chain, decode_entry
 from gsync.store.sqlite import SqliteStore
 from gsync.sync.compare import FileChange, diff_manifests
-from gsync.sync.comparetables import count_tables
 from gsync.sync.repository import (
     STORE,
     WORKDIR,
@@ -32,9 +31,7 @@ from gsync.sync.repository import (
     snapshot,
 )
 from gsync.sync.transfers import Download, Moves, Upload
-from gsync.transfer.answer import Answerer
 from gsync.transfer.history import is_ancestor, list_ancestors
-from gsync.transfer.receive import Incomplete
 from gsync.urls import PathUrl, parse_url
 
 if TYPE_CHECKING:
@@ -44,7 +41,7 @@ if TYPE_CHECKING:
 PULL_ATTEMPTS = 3
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Moved:
     """What an exchange did to one ref, and what it cost.
 
@@ -157,6 +154,8 @@ class _Exchange:
         finally:
             self.received += download.objects
         for oid in _lacking(store, welcome.refs):  # a stream that ends well may leave out all
+            from gsync.transfer.receive import Incomplete
+
             raise Incomplete(Kind.MANIFEST, oid)
         self.repo.see(self.remote, welcome.refs)
         download.end()
@@ -341,6 +340,7 @@ def pull(
         RowsChanged: the same, in a table.
     """
     from gsync.sync.checkout import move_folder
+    from gsync.sync.comparetables import count_tables
     from gsync.sync.merging import check_finished, check_no_merge, merge
 
     check_no_merge(repo)
@@ -483,6 +483,9 @@ def connect(
         path = Path(location.path)
         if not path.is_absolute() and repo is not None:
             path = repo.root / path
+        from gsync.remotes.local import LocalRemote
+        from gsync.transfer.answer import Answerer
+
         with _open_store(path, create) as (store, has_folder):
             answerer = Answerer(store, local_user(), now_us, may_move=not has_folder)
             yield LocalRemote(answerer)

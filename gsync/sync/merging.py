@@ -8,11 +8,12 @@ the name `merge`, so that collection keeps what it names and `gsync refs` shows 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gsync.changes import Change, MergeConflict
 from gsync.errors import Conflict, Invalid, NotFound
+from gsync.frozen import replace
 from gsync.maps.merge import (
     CONFLICTS,
     Choice,

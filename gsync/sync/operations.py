@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from typing import Any
 
 from gsync.errors import Corrupt, NotFound
+from gsync.frozen import frozen, replace
 from gsync.objects.encoding import NotCanonical, decode_trusted, encode
 from gsync.objects.oid import ObjectId
 from gsync.store.base import State
@@ -28,7 +29,7 @@ Moves = Mapping[str, tuple[ObjectId | None, ObjectId | None]]
 """Refs by name, with where they pointed before and after; None for absent."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Live:
     """What was written into folder and databases: all that differs between two manifests.
 
@@ -43,7 +44,7 @@ class Live:
     databases: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Operation:
     """What one command changed.
 

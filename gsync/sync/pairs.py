@@ -20,13 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from blake3 import blake3
 
 from gsync.config import Tables
 from gsync.errors import Conflict, Invalid
+from gsync.frozen import replace
 from gsync.maps.omap import EMPTY_MAP, edit_map
 from gsync.objects.model import EMPTY_MAP_BODY, Collection, Manifest, encode_manifest
 from gsync.objects.oid import Kind, ObjectId

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from gsync.changes import Change
 from gsync.config import Config, load_config
 from gsync.configedit import write_templates
 from gsync.errors import Conflict, Invalid, NotFound
+from gsync.frozen import frozen, replace
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP, edit_map, find_value, list_entries
 from gsync.objects.model import (
@@ -25,7 +26,7 @@ from gsync.objects.model import (
 )
 from gsync.objects.oid import Kind, ObjectId
 from gsync.paths import check_path, show_path
-from gsync.replicas.base import RESCUED, Notice, Scan
+from gsync.replicas.base import LEFTOVERS, RESCUED, Notice, Scan
 from gsync.store.base import RefMove
 from gsync.store.sqlite import SqliteStore
 from gsync.sync.compare import FileChange, describe, files_root, select
@@ -60,7 +61,7 @@ class NoRepository(NotFound):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Status:
     """How things stand, as far as can be said offline.
 
@@ -85,7 +86,7 @@ class Status:
     conflicts: tuple[StoredConflict, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Snapshot:
     """What a snapshot made.
 
@@ -165,7 +166,8 @@ class Repository:
 
     def recover(self) -> str | None:
         """Finish or undo what an interrupted command left; say what was done, or None."""
-        if self.bare and self.store.get_state(PENDING) is None:
+        left = not self.bare and any(os.path.lexists(self.workdir / name) for name in LEFTOVERS)
+        if not left and self.store.get_state(PENDING) is None:
             return None
         from gsync.sync.checkout import finish_interrupted
 
@@ -628,7 +630,7 @@ def remove_collection(repo: Repository, name: str, *, dry_run: bool = False) -> 
 # --- History -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LogFilter:
     """Which manifests a log lists; each condition is optional."""
 

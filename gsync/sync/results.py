@@ -7,11 +7,12 @@ of a peer that is not, which took k of n.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
 from gsync.errors import GsyncError, Invalid
+from gsync.frozen import replace
 
 
 class SyncDirection(StrEnum):

@@ -10,10 +10,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gsync.errors import GsyncError
+from gsync.frozen import frozen, replace
 from gsync.objects.encoding import decode_trusted, encode
 from gsync.objects.oid import ObjectId
 from gsync.store.base import State
@@ -93,7 +94,7 @@ class Run:
         return counted
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Health:
     """How a remote has fared.
 

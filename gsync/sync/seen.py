@@ -6,8 +6,9 @@ may be absent, and what it says counts only where everything else about the tabl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from gsync.frozen import replace
 from gsync.objects.encoding import NotCanonical, decode_trusted, encode
 from gsync.objects.model import Collection
 from gsync.objects.oid import Kind, ObjectId, object_id

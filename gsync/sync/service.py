@@ -10,7 +10,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ from blake3 import blake3
 from gsync.changes import Change
 from gsync.config import SHARED_FILE, Tables, load_config
 from gsync.errors import Conflict, GsyncError, Invalid, NotFound
+from gsync.frozen import replace
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP
 from gsync.objects.model import FILES, Manifest

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gsync.config import TableConfig
 from gsync.errors import Conflict, NotFound
+from gsync.frozen import replace
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP, count_entries, edit_map
 from gsync.objects.model import EMPTY_MAP_BODY, Collection, Manifest, encode_manifest

@@ -8,10 +8,11 @@ has never been compared with HEAD, so its rows say nothing about what was delete
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
 from gsync.errors import Conflict
+from gsync.frozen import replace
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP
 from gsync.objects.encoding import decode_trusted, encode

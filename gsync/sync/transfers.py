@@ -6,7 +6,7 @@ kept on both sides, so that the next attempt, or the next command, does not send
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
@@ -26,8 +26,6 @@ from gsync.protocol.messages import (
 from gsync.remotes.base import Connection
 from gsync.store.sqlite import SqliteStore
 from gsync.transfer.history import choose_haves, order_new, remember_forgotten
-from gsync.transfer.negotiate import fetch_by_level, take_stream
-from gsync.transfer.receive import Incomplete, Receiver
 from gsync.transfer.resume import LEASE_US, Journal, end_transfer, left_to_send
 from gsync.transfer.send import objects_in, send_manifests
 
@@ -104,6 +102,9 @@ class Download:
     def _take_rest(
         self, wants: Sequence[ObjectId], haves: Sequence[ObjectId], held: set[bytes]
     ) -> None:
+        from gsync.transfer.negotiate import take_stream
+        from gsync.transfer.receive import Incomplete, Receiver
+
         store = self._store
         store.renew()
         store.grant_lease(self._session, (), self._now_us() + LEASE_US)
@@ -126,6 +127,9 @@ class Download:
 
     def _take_levels(self, wants: Sequence[ObjectId], want_max: int) -> None:
         """Ask level by level; what came before is here, and is not asked for again."""
+        from gsync.transfer.negotiate import fetch_by_level
+        from gsync.transfer.receive import Receiver
+
         self._store.grant_lease(self._session, (), self._now_us() + LEASE_US)
         receiver = Receiver(self._store, by_level=True)
         conversation = fetch_by_level(self._store, receiver, wants, want_max)
@@ -209,7 +213,7 @@ class Upload:
         return self._send_parts(self._session, left_to_send(frames, self._held))
 
     def _begin_anew(self) -> Taken:
-        self._session = secrets.token_bytes(SESSION_BYTES)
+        self._session = os.urandom(SESSION_BYTES)
         frames = send_manifests(self._store, self._order)
         head, rest = _take_bytes(frames, ONE_REQUEST_BYTES)
         if rest is not None:

@@ -8,10 +8,11 @@ own, since an operation such as a snapshot changes one without the other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gsync.errors import Conflict, NotFound
+from gsync.frozen import replace
 from gsync.maps.omap import EMPTY_MAP
 from gsync.objects.encoding import decode_trusted, encode
 from gsync.objects.model import EMPTY_MAP_BODY, FILES, Collection, Manifest, encode_manifest

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from blake3 import blake3
 
@@ -18,7 +18,9 @@ from gsync.objects.encoding import decode_trusted, encode
 from gsync.protocol.frames import Frame, FrameType
 from gsync.store.base import Leases, Sessions, State
 from gsync.transfer.history import remember_forgotten
-from gsync.transfer.receive import Receiver
+
+if TYPE_CHECKING:
+    from gsync.transfer.receive import Receiver
 
 LEASE_US = 3600 * 1_000_000
 """How long what has arrived of a transfer is kept after the last that came."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 from gsync.changes import Change
+from gsync.frozen import frozen
 from gsync.maps.omap import MapReader, list_entries
 from gsync.objects.chunk_list import CONTENT_BYTES_MAX
 from gsync.objects.chunking import CHUNKED_ABOVE_BYTES
@@ -37,7 +37,7 @@ class EntryType(IntEnum):
     DIRECTORY = 3
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FileEntry:
     """One path of a file tree.
 

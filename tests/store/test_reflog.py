@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
+from gsync.frozen import replace
 from gsync.objects.oid import blob_id
 from gsync.store.base import LogEntry, RefMove
 from gsync.store.reflog import LogBroken, check_chain, decode_entry, encode_entry, next_entry
@@ -23,7 +22,7 @@ def chain() -> list[LogEntry]:
 
 def altered(entry: LogEntry, **values: object) -> LogEntry:
     """The entry with other values and the hash that its bytes then have."""
-    return decode_entry(encode_entry(replace(entry, **values)))  # type: ignore[arg-type]
+    return decode_entry(encode_entry(replace(entry, **values)))
 
 
 @pytest.mark.parametrize("values", [{"why": "x"}, {"actor": "x"}, {"time_us": 8}, {"new": None}])

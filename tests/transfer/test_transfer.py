@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from support_collections import TABLE, put_table
 
 from gsync.errors import Conflict, GsyncError, Invalid
+from gsync.frozen import replace
 from gsync.maps.check import MapBroken
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import build_map, count_entries, list_entries

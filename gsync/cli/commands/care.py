@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +10,7 @@ import click
 from gsync.cli.app import App, command, dry_run_option, insecure_option, token_file_option
 from gsync.cli.output import emit, size
 from gsync.errors import Invalid
+from gsync.frozen import as_dict
 
 if TYPE_CHECKING:
     from gsync.objects.oid import Kind
@@ -135,7 +135,7 @@ def _verified_json(found: Verified, *, quick: bool) -> dict[str, Any]:
         "bytes": found.bytes,
         "manifests": found.manifests,
         "quick": quick,
-        "problems": [asdict(problem) for problem in found.problems],
+        "problems": [as_dict(problem) for problem in found.problems],
     }
 
 
@@ -230,7 +230,7 @@ def doctor(app: App) -> None:
     marks = {"ok": "ok", "note": "note", "problem": "problem"}
     emit(
         app,
-        {"findings": [asdict(finding) for finding in findings]},
+        {"findings": [as_dict(finding) for finding in findings]},
         lambda: [
             line
             for f in findings

@@ -171,13 +171,13 @@ def _after_addition(found: Addition, *, written: bool, dry_run: bool) -> Iterato
 
 
 def _addition_json(found: Addition, *, written: bool, dry_run: bool) -> dict[str, Any]:
-    from dataclasses import asdict
+    from gsync.frozen import as_dict
 
     return {
         "name": found.name,
         "url": found.config.url,
         "known": list(found.known),
-        "tables": {p.table.name: asdict(p.config) for p in found.chosen if p.config},
+        "tables": {p.table.name: as_dict(p.config) for p in found.chosen if p.config},
         "refused": {p.table.name: list(p.reasons) for p in found.proposals if p.config is None},
         "notes": {p.table.name: list(p.notes) for p in found.chosen if p.notes},
         "proposal": found.shared,

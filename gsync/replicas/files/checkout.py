@@ -15,7 +15,7 @@ import stat as st
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import Any
 
@@ -32,6 +32,7 @@ from gsync.errors import (
     TooLarge,
     Unavailable,
 )
+from gsync.frozen import frozen
 from gsync.objects.chunk_list import list_chunks
 from gsync.objects.encoding import Reference
 from gsync.objects.oid import Kind, ObjectId, blob_id
@@ -82,7 +83,7 @@ class CheckoutFailed(Unavailable):
     """The file system refused a step; everything is as it was before."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Checkout:
     """What a checkout did.
 
@@ -481,7 +482,7 @@ def _holds_only(folder: _Folder, directory: bytes, removed: set[bytes]) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Plan:
     """What the journal holds; carried out in this order.
 

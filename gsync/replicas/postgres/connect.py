@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from gsync.errors import Invalid
+from gsync.frozen import replace
 from gsync.objects.encoding import Reference
 from gsync.replicas.postgres.errors import translate_connect, translated
 from gsync.replicas.tables.base import Fingerprint, LiveTable, Refused, TablePlan

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from itertools import zip_longest
 from typing import NamedTuple, TypeVar
 
 from gsync.errors import Invalid
+from gsync.frozen import replace
 from gsync.maps.merge import Combined
 from gsync.objects.encoding import Reference, Value, encode
 from gsync.views.mergefiles import TEXT_BYTES_MAX

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from gsync.frozen import frozen
 from gsync.objects.encoding import NotCanonical, Value, decode, encode
 from gsync.objects.model import BODY_BYTES_MAX, read_extras
 from gsync.objects.oid import Kind
@@ -67,7 +67,7 @@ class ForeignKey(NamedTuple):
     on_delete: str = "no action"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Schema:
     """The schema object of one table.
 
@@ -361,7 +361,7 @@ def _check_name(name: str, what: str) -> None:
 # --- Views ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class View:
     """The view object of one table.
 

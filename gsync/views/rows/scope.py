@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 from gsync.errors import Invalid
+from gsync.frozen import frozen
 from gsync.objects.encoding import NotCanonical, Value, encode
 from gsync.views.rows.texts import check_cell, format_cell
 
@@ -49,7 +49,7 @@ class Follow(NamedTuple):
     scope: Scope
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scope:
     """All conditions hold, and the parent is in its scope.
 
