@@ -105,27 +105,27 @@ class Limit:
 # Python and of the libraries, hence the room.
 LIMITS = {
     "status again": Limit(files=3, statements=12, reads=2, modules=215),
-    "snapshot of nothing": Limit(files=3, statements=14, reads=3, modules=245),
-    "snapshot": Limit(files=3 + 3 * EDITED, statements=85, reads=24, modules=265),
+    "snapshot of nothing": Limit(files=3, statements=14, reads=3, modules=230),
+    "snapshot": Limit(files=3 + 3 * EDITED, statements=85, reads=24, modules=240),
     "diff": Limit(files=3, directories=0, statements=41, reads=27, modules=245),
     "push of nothing": Limit(
-        files=3, directories=0, statements=24, reads=2, modules=460,
+        files=3, directories=0, statements=24, reads=2, modules=255,
         round_trips=1, bytes_sent=305, bytes_received=230, objects_sent=0,
     ),
     "push": Limit(
-        files=3, directories=0, statements=70, reads=33, modules=460,
+        files=3, directories=0, statements=70, reads=33, modules=255,
         round_trips=2, bytes_sent=1450, bytes_received=490, objects_sent=6,
     ),
     "pull of nothing": Limit(
-        files=5, directories=0, statements=24, reads=1, modules=465,
+        files=5, directories=0, statements=24, reads=1, modules=295,
         round_trips=1, bytes_sent=305, bytes_received=230, objects_received=0,
     ),
     "pull": Limit(
-        files=33, directories=3, statements=186, reads=84, modules=475,
+        files=33, directories=3, statements=186, reads=84, modules=310,
         round_trips=2, bytes_sent=640, bytes_received=1300, objects_received=6,
     ),
-    "first push": Limit(files=3, directories=0, modules=460, round_trips=3),
-    "clone": Limit(directories=4, modules=530, round_trips=2),
+    "first push": Limit(files=3, directories=0, modules=255, round_trips=3),
+    "clone": Limit(directories=4, modules=380, round_trips=2),
 }  # fmt: skip
 
 

@@ -82,9 +82,7 @@ class App:
     @cached_property
     def run_id(self) -> str:
         """What names this run of a command to the servers that it talks to."""
-        import secrets
-
-        return secrets.token_hex(8)
+        return os.urandom(8).hex()
 
     @cached_property
     def environment(self) -> Environment:
