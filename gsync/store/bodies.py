@@ -47,6 +47,9 @@ LARGE_BYTES = 1 << 16
 BATCH_BYTES = 1 << 25
 """Bodies inserted in one transaction: some 10 MB of packs, held for a fraction of a second."""
 
+ALONE_BYTES = 1 << 18
+"""As much is packed without a thread: starting one takes as long."""
+
 _WORKERS = 2
 _IN_FLIGHT_MAX = 8  # packs being compressed: enough to keep the workers busy
 _KNOWN_MAX = 1 << 17  # ids remembered as present: about 12 MB
@@ -100,6 +103,7 @@ class SqliteBodies(SqliteFile):
         self._cache_bytes = CACHE_BYTES
         self._reader = PackReader(db)
         self._pool: ThreadPoolExecutor | None = None
+        self._alone_bytes = ALONE_BYTES
         self._pending: dict[ObjectId, tuple[Kind, bytes]] = {}
         self._known: set[ObjectId] = set()
         self._known_at = -1
@@ -341,12 +345,17 @@ class SqliteBodies(SqliteFile):
 
     def _send(self, items: list[Item], size: int) -> None:
         self._make_room()
+        packed = [(kind, body) for kind, _, body in items]
+        if self._pool is None and size <= self._alone_bytes:
+            self._alone_bytes -= size
+            self._in_flight.append(_Sealed(pack_objects(packed), _outline(items), size))
+            return
         if self._pool is None:
-            # Here, for it takes longer to import than most commands run that write nothing.
+            # Here, for it takes longer to import than a small command to pack what it writes.
             from concurrent.futures import ThreadPoolExecutor
 
             self._pool = ThreadPoolExecutor(_WORKERS, "gsync-pack")
-        future = self._pool.submit(pack_objects, [(kind, body) for kind, _, body in items])
+        future = self._pool.submit(pack_objects, packed)
         self._in_flight.append(_Sealed(future, _outline(items), size))
 
     def _make_room(self) -> None:

@@ -140,7 +140,7 @@ def _addition_lines(app: App, found: Addition) -> Iterator[str]:
 
 
 def _summary(proposal: Proposal) -> str:
-    from gsync.cli.rows import rows_word
+    from gsync.cli.counts import rows_word
 
     assert proposal.config is not None
     words = [f"key ({', '.join(proposal.config.key)})"]
@@ -249,7 +249,8 @@ def list_(app: App) -> None:
 @click.pass_obj
 def status(app: App, words: tuple[str, ...], limit: int, full: bool, exit_code: bool) -> None:
     """Show what changed in live tables since they were last recorded or written."""
-    from gsync.cli.rows import counts_json, counts_text, row_line, rows_word
+    from gsync.cli.counts import counts_json, counts_text, rows_word
+    from gsync.cli.rows import row_line
     from gsync.sync.databases import list_databases, select_live
     from gsync.sync.livetables import compare_with_marks
 
@@ -310,7 +311,8 @@ def status(app: App, words: tuple[str, ...], limit: int, full: bool, exit_code: 
 @click.pass_obj
 def diff(app: App, words: tuple[str, ...], stat: bool, full: bool, exit_code: bool) -> None:
     """Compare live tables with HEAD, down to the cell."""
-    from gsync.cli.rows import counts_json, row_json, row_lines, table_stat
+    from gsync.cli.counts import counts_json, table_stat
+    from gsync.cli.rows import row_json, row_lines
     from gsync.sync.databases import select_live
     from gsync.sync.livetables import compare_with_head
 
@@ -378,7 +380,7 @@ def restore(
     if to_file is not None:
         _write_file(app, rev, tables, name, to_file, dry_run=dry_run)
         return
-    from gsync.cli.rows import applied_json, applied_lines
+    from gsync.cli.counts import applied_json, applied_lines
     from gsync.sync.comparetables import split_collection
     from gsync.sync.databases import recorded_databases
     from gsync.sync.tablefiles import select_tables
@@ -454,7 +456,7 @@ def _databases(names: Iterable[str]) -> str:
 def _write_file(
     app: App, rev: str, tables: Iterable[str], name: str | None, target: Path, *, dry_run: bool
 ) -> None:
-    from gsync.cli.rows import rows_word
+    from gsync.cli.counts import rows_word
     from gsync.sync.tablefiles import select_tables, write_tables
     from gsync.transfer.history import get_manifest
 

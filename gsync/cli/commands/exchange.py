@@ -112,7 +112,7 @@ def pulled_json(moved: Moved, **more: Any) -> dict[str, Any]:
         "conflicts": moved.conflicts,
     }
     if moved.tables or moved.applied:
-        from gsync.cli.rows import applied_json, counts_json
+        from gsync.cli.counts import applied_json, counts_json
 
         document["tables"] = [counts_json(counts) for counts in moved.tables]
         document["databases"] = applied_json(moved.applied)
@@ -122,7 +122,7 @@ def pulled_json(moved: Moved, **more: Any) -> dict[str, Any]:
 def _pulled_lines(app: App, moved: Moved, *, dry_run: bool = False) -> Iterator[str]:
     yield from status_lines(app, moved.changes)
     if moved.tables or moved.applied:
-        from gsync.cli.rows import applied_lines, table_lines
+        from gsync.cli.counts import applied_lines, table_lines
 
         yield from table_lines(moved.tables)
         verb = "would be written" if dry_run else "written"
@@ -293,7 +293,7 @@ def sync(
     dry_run: bool,
 ) -> None:
     """Snapshot, pull, push."""
-    from gsync.cli.rows import counts_json, table_lines
+    from gsync.cli.counts import counts_json, table_lines
     from gsync.sync import exchange
     from gsync.sync.repository import snapshot
     from gsync.sync.runs import recorded

@@ -141,7 +141,7 @@ def snapshot(
     dry_run: bool,
 ) -> None:
     """Record the folder, and the tables of its databases, as a new manifest."""
-    from gsync.cli.rows import counts_json, table_lines
+    from gsync.cli.counts import counts_json, table_lines
     from gsync.sync.repository import snapshot as make_snapshot
 
     with (

@@ -173,7 +173,7 @@ class _Rows:
             yield row_line(app, change)
 
     def stat_lines(self) -> Iterator[str]:
-        from gsync.cli.rows import table_stat
+        from gsync.cli.counts import table_stat
 
         for counts in self.counts():
             yield table_stat(counts)

@@ -139,7 +139,7 @@ def _live(repo: Repository, operation: Operation) -> tuple[list[FileChange], lis
 
 
 def _show(app: App, repo: Repository, operation: Operation, undone: set[int]) -> None:
-    from gsync.cli.rows import counts_json, table_lines
+    from gsync.cli.counts import counts_json, table_lines
 
     try:
         (files, tables), forgotten = _live(repo, operation), False
@@ -195,7 +195,7 @@ def undo(
     Without OP before the newest that is neither undone nor an undo itself. What was changed
     since is kept, and what was published becomes a new manifest with the old content.
     """
-    from gsync.cli.rows import applied_json, applied_lines, counts_json, table_lines
+    from gsync.cli.counts import applied_json, applied_lines, counts_json, table_lines
     from gsync.sync.undoing import undo as undo_operation
 
     number = _number((operation,)) if operation is not None else None

@@ -245,7 +245,7 @@ class _Scanner:
                     [(join(directory, name), rules) for name in reversed(subdirectories)]
                 )
             self._visit_tracked_below_excluded()
-            self._submit()
+            self._submit(last=True)
             while self._running:
                 self._take_one()
         finally:
@@ -451,11 +451,12 @@ class _Scanner:
         if len(self._batch) >= BATCH_FILES or self._batch_bytes >= BATCH_BYTES:
             self._submit()
 
-    def _submit(self) -> None:
+    def _submit(self, *, last: bool = False) -> None:
         if not self._batch:
             return
         paths = [job.path for job in self._batch]
-        if self._batch_bytes < OVERLAP_BYTES * len(paths):
+        nothing_beside = last and self._pool is None  # nor is it worth loading threads then
+        if nothing_beside or self._batch_bytes < OVERLAP_BYTES * len(paths):
             contents = _read_batch(self._root, paths, self._now_ns, not self._write)
             self._running.append((self._batch, lambda: contents))
         else:
