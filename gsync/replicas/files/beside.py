@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,7 +25,7 @@ def made_beside(target: bytes) -> Iterator[bytes]:
         OSError: the directory cannot be made.
     """
     sweep_beside(target)
-    made = b"".join((*_place(target), secrets.token_hex(4).encode()))
+    made = b"".join((*_place(target), os.urandom(4).hex().encode()))
     os.mkdir(made, 0o700)
     descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import secrets
 import stat as st
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -525,7 +524,7 @@ def _plan(folder: _Folder, changes: Sequence[Change]) -> _Plan:
                 if stat is not None and st.S_ISDIR(stat.st_mode):
                     emptied.update(_directories_in(folder, path))
     return _Plan(
-        secrets.token_hex(8).encode(),
+        os.urandom(8).hex().encode(),
         moves_out,
         sorted(emptied - needed, key=lambda path: (-path.count(b"/"), path)),
         sorted(path for path in needed if not _is_directory(folder, path)),
