@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -441,6 +442,33 @@ def test_an_answer_before_the_end_of_a_body() -> None:
             response.close()
         thread.join(15)
         assert not thread.is_alive()
+
+
+def test_a_connection_that_ended_meanwhile_costs_no_attempt() -> None:
+    """A server that closes between two requests, without having said so, is asked anew at once."""
+    kept = GOOD.replace(b"Connection: close\r\n", b"")
+    with scripted(kept, kept, kept) as (remote, script):
+        for _ in range(3):
+            remote.hello(HELLO)
+            select.select([remote._connection._http.sock], [], [], 10)  # type: ignore[union-attr]
+    assert (len(script.requests), script.waits) == (3, [])
+
+
+def test_a_body_shorter_than_it_says() -> None:
+    """An answer that ends before its length says broke off, however it is read."""
+    cut = answer(200, b"x" * 1000)[:-900]
+    with scripted(cut, cut) as (remote, _):
+        with closing(Connection(remote.url, Traffic())) as connection:
+            response = connection.request("POST", "/", {}, b"")
+            pieces = response.stream()
+            assert next(pieces) == b"x" * 100
+            with pytest.raises(Unavailable, match="broke off"):
+                next(pieces)
+        with (
+            closing(Connection(remote.url, Traffic())) as connection,
+            pytest.raises(Unavailable, match="broke off"),
+        ):
+            connection.request("POST", "/", {}, b"").read_up_to(5000)
 
 
 def test_what_a_body_raises_passes_through() -> None:

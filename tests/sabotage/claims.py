@@ -431,10 +431,29 @@ CLAIMS = (
     Claim(
         "head-cut-off",
         "An answer that broke off anywhere is asked for again.",
-        "gsync/remotes/http.py",
-        'return bool(response.raw.chunked) or "Content-Length" in response.headers',
-        "return True",
+        "gsync/remotes/connection.py",
+        "self.has_length = bool(raw.chunked) or raw.length is not None",
+        "self.has_length = True",
         ("tests/remotes/test_http_attempts.py::test_what_is_unavailable_is_tried_five_times",),
+    ),
+    Claim(
+        "body-cut-off",
+        "An answer that ends before its length says is no answer.",
+        "gsync/remotes/connection.py",
+        "if not piece and self._raw.length:",
+        "if False:",
+        ("tests/remotes/test_http_attempts.py::test_a_body_shorter_than_it_says",),
+    ),
+    Claim(
+        "idle-unlooked",
+        "A connection that the server has closed meanwhile costs no attempt.",
+        "gsync/remotes/connection.py",
+        "if self._http is not None and _has_ended(self._http.sock):",
+        "if self._http is not None and self._http.sock is None:",
+        (
+            "tests/remotes/test_http_attempts.py"
+            "::test_a_connection_that_ended_meanwhile_costs_no_attempt",
+        ),
     ),
     Claim(
         "progress-ignored",
@@ -1349,9 +1368,10 @@ CLAIMS = (
     Claim(
         "certificate-unchecked",
         "A server whose certificate is not trusted gets no token.",
-        "gsync/remotes/http.py",
-        "verify=self._verify,",
-        "verify=False,",
+        "gsync/remotes/connection.py",
+        "context.sslsocket_class = CountingTlsSocket",
+        "context.sslsocket_class = CountingTlsSocket; context.check_hostname = False;"
+        " context.verify_mode = ssl.CERT_NONE",
         (
             TLS + "test_nobody_vouches",
             TLS + "test_what_the_certificate_says",
