@@ -30,7 +30,7 @@ from gsync.replicas.tables.plan import (
     refusals,
 )
 from gsync.sync.opendb import open_database, open_url, read_password
-from gsync.sync.presets import PRESETS
+from gsync.sync.presets import find_preset
 from gsync.sync.recorded import get_schema, recorded_tables
 from gsync.sync.repository import Repository
 from gsync.sync.tables import last_scanned
@@ -217,10 +217,9 @@ def _choose(
 
 
 def _from_preset(live: Mapping[str, LiveTable], name: str) -> dict[str, Proposal]:
-    if name not in PRESETS:
-        raise NotFound(f"no preset {name!r}", hint=f"there are {', '.join(PRESETS)}")
     found = {}
-    for table, preset in PRESETS[name].items():
+    columns = {table: [c.name for c in one.columns] for table, one in live.items()}
+    for table, preset in find_preset(name, [columns]).items():
         if table not in live:
             raise NotFound(
                 f"preset {name}: the database has no table {table}",

@@ -20,7 +20,7 @@ from blake3 import blake3
 
 from gsync.changes import Change
 from gsync.config import SHARED_FILE, Tables, load_config
-from gsync.errors import Conflict, GsyncError, Invalid, NotFound
+from gsync.errors import Conflict, GsyncError, Invalid
 from gsync.frozen import replace
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP
@@ -37,7 +37,7 @@ from gsync.sync.exchange import Behind, connect, fetch, pull, push
 from gsync.sync.opendb import open_url
 from gsync.sync.operations import Operation, list_operations
 from gsync.sync.pairs import PairResult, sync_pair
-from gsync.sync.presets import PRESETS
+from gsync.sync.presets import find_preset
 from gsync.sync.repository import (
     STORE,
     Repository,
@@ -408,15 +408,20 @@ def _choose_tables(repo: Repository) -> Tables:
     return preset_tables(PRESET)
 
 
-def preset_tables(name: str) -> Tables:
+def preset_tables(name: str, databases: Iterable[Database] = ()) -> Tables:
     """Return how the tables of a well-known schema are recorded.
+
+    Args:
+        databases: Where tables that are optional are looked for; without any, none is taken.
 
     Raises:
         NotFound: no schema is known by this name.
     """
-    if name not in PRESETS:
-        raise NotFound(f"no preset is called {name!r}", hint=f"known: {', '.join(sorted(PRESETS))}")
-    return {table: found.config for table, found in PRESETS[name].items()}
+    live = []
+    for database in databases:
+        with database.reading() as session:
+            live.append({t.name: [c.name for c in t.columns] for t in session.tables()})
+    return {table: found.config for table, found in find_preset(name, live or [{}]).items()}
 
 
 # --- Files ---------------------------------------------------------------------------

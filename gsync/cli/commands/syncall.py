@@ -195,7 +195,6 @@ def db_sync(
     from gsync.sync.service import pair_json
 
     with app.open() as repo, repo.writing("gsync db sync"):
-        wanted = _tables(repo, (source, target), preset, split_names(tables))
         ends = _end(app, repo, source), _end(app, repo, target)
         if ends[0].shown == ends[1].shown:
             raise Invalid(
@@ -205,7 +204,7 @@ def db_sync(
         done = sync_pair(
             repo,
             *ends,
-            wanted,
+            _tables(repo, (source, target), ends, preset, split_names(tables)),
             accept=split_names(accept),
             force=take_source,
             dry_run=dry_run,
@@ -231,14 +230,18 @@ def _end(app: App, repo: Repository, text: str) -> Database:
 
 
 def _tables(
-    repo: Repository, ends: Sequence[str], preset: str | None, only: Sequence[str]
+    repo: Repository,
+    ends: Sequence[str],
+    live: Sequence[Database],
+    preset: str | None,
+    only: Sequence[str],
 ) -> Tables:
     from gsync.sync.service import preset_tables
 
     databases = {name: found for name, found in repo.config.shared.databases.items() if found}
     named = [name for end in ends if (name := end.partition(":")[0]) in databases]
     if preset is not None:
-        found = preset_tables(preset)
+        found = preset_tables(preset, live)
     elif named:
         found = databases[named[0]]
     elif len(databases) == 1:
