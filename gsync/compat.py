@@ -5,6 +5,9 @@ What stands here is a face: nothing is kept, decided or sent by it.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from gsync.sync.exports import ContextExport, DatabaseExport, ImportResult, UserExport
 from gsync.sync.results import InvalidInput, MissingConfig
 from gsync.sync.service import (
     ApiError,
@@ -20,7 +23,11 @@ from gsync.sync.service import (
 
 __all__ = [
     "ApiError",
+    "ContextExport",
+    "DatabaseExport",
+    "DatabaseSyncService",
     "FileSyncService",
+    "ImportResult",
     "InvalidInput",
     "MissingConfig",
     "SyncConfig",
@@ -31,6 +38,7 @@ __all__ = [
     "SyncOperationResult",
     "SyncService",
     "Unauthorized",
+    "UserExport",
 ]
 
 
@@ -46,3 +54,35 @@ class FileSyncService:
         Raises: as `SyncService.sync_files`.
         """
         return self._service.sync_files()
+
+
+class DatabaseSyncService:
+    """Users and contexts between two databases.
+
+    Args:
+        services_path: The folder whose repository remembers what both agreed on last; it is made
+            there unless this is a dry run.
+    """
+
+    def __init__(
+        self,
+        direction: SyncDirection,
+        dry_run: bool,
+        local_database_url: str,
+        cloud_database_url: str,
+        services_path: str | Path = ".",
+    ) -> None:
+        self._service = SyncService(
+            SyncConfig("", "", "", services_path)
+            .with_direction(direction)
+            .with_dry_run(dry_run)
+            .with_local_database_url(local_database_url)
+            .with_tenant_database_url(cloud_database_url)
+        )
+
+    def sync(self) -> SyncOperationResult:
+        """Bring the rows from one to the other, all or none.
+
+        Raises: as `SyncService.sync_database`.
+        """
+        return self._service.sync_database()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support import require
 from support_cli import make_repository
+from support_pg import MakeDatabase
 from support_server import running_server
 
 from gsync import compat
@@ -78,3 +79,26 @@ def test_files_alone(tmp_path: Path) -> None:
         (tmp_path / "other").mkdir()
         assert compat.FileSyncService(other).sync().success
     assert (tmp_path / "other/agents/a.yaml").read_bytes() == b"agents: {}\n"
+
+
+def test_databases_under_the_older_name(tmp_path: Path, make_database: MakeDatabase) -> None:
+    """Both ways, with a folder that remembers; a dry run needs none."""
+    schema = (ROOT / "tests" / "systemprompt.sql").read_text()
+    ours, theirs = make_database(schema), make_database(schema)
+    with ours.connect(autocommit=True) as connection:
+        connection.execute("INSERT INTO users (id, name, email) VALUES ('u', 'n', 'e')")
+    ends = ours.url, theirs.url, tmp_path
+
+    def sync(direction: compat.SyncDirection, *, dry_run: bool) -> compat.SyncOperationResult:
+        return compat.DatabaseSyncService(direction, dry_run, *ends).sync()
+
+    planned = sync(compat.SyncDirection.PUSH, dry_run=True)
+    assert planned.items_skipped == 1
+    assert not (tmp_path / ".gsync").exists()
+    assert sync(compat.SyncDirection.PUSH, dry_run=False).items_synced == 1
+    assert sync(compat.SyncDirection.PUSH, dry_run=False).items_synced == 0
+    with theirs.connect(autocommit=True) as connection:
+        connection.execute("UPDATE users SET name = 'theirs'")
+    assert sync(compat.SyncDirection.PULL, dry_run=False).items_synced == 1
+    with ours.connect(autocommit=True) as connection:
+        assert connection.execute("SELECT name FROM users").fetchall() == [("theirs",)]

@@ -16,6 +16,7 @@ from gsync.cli.app import (
     group,
     split_names,
 )
+from gsync.cli.commands.dbexport import db_export, db_import
 from gsync.cli.commands.dbrows import blame, log, show
 from gsync.cli.commands.syncall import db_sync
 from gsync.cli.output import (
@@ -481,5 +482,5 @@ def _write_file(
     )
 
 
-for command_ in (show, log, blame, db_sync):
+for command_ in (show, log, blame, db_sync, db_export, db_import):
     db.add_command(command_)

@@ -195,7 +195,7 @@ def db_sync(
     from gsync.sync.service import pair_json
 
     with app.open() as repo, repo.writing("gsync db sync"):
-        ends = _end(app, repo, source), _end(app, repo, target)
+        ends = find_end(app, repo, source), find_end(app, repo, target)
         if ends[0].shown == ends[1].shown:
             raise Invalid(
                 f"SOURCE and TARGET are one database: {ends[0].shown}",
@@ -217,11 +217,12 @@ def db_sync(
     )
 
 
-def _end(app: App, repo: Repository, text: str) -> Database:
+def find_end(app: App, repo: Repository | None, text: str) -> Database:
+    """Return the database that a URL, NAME or NAME:peer says; a name needs a repository."""
     from gsync.sync.opendb import open_database, open_url
     from gsync.urls import parse_database_url
 
-    if "/" in text:
+    if repo is None or "/" in text:
         return open_url(parse_database_url(text), None, app.directory)
     name, colon, peer = text.partition(":")
     if colon and peer != "peer":
