@@ -225,19 +225,26 @@ def try_long(base: Path) -> int:
 
 
 def try_too_long(base: Path) -> int:
-    """A path that the system cannot open is named and stops the snapshot; a rule leaves it out."""
+    """A path that no map may hold is named and left out; the longest one that it may comes back.
+
+    The longest is more than the system opens, with the folder's own path before it.
+    """
     folder = base / "work"
     folder.mkdir()
     gsync_in(folder, "init")
     nest(folder, b"y" * 200, PATH_BYTES // 201 + 2, b"leaf")
-    plant(folder, [b"kept"])
-    message, hint = refused(folder, "snapshot", code=7)
-    assert "yyyy" in message and ".gsyncignore" in hint
-    assert json_in(folder, "refs")["refs"] == {}
-    (folder / ".gsyncignore").write_text("yyy*\n")
-    gsync_in(folder, "snapshot")
-    entries = {entry["key"] for entry in json_in(folder, "ls")["entries"]}
-    assert entries == {"gsync.toml", ".gsyncignore", "kept"}
+    levels = (PATH_BYTES - 1) // 201
+    longest = nest(folder, b"z" * 200, levels, b"l" * (PATH_BYTES - levels * 201))
+    assert len(longest) == PATH_BYTES
+    assert b"illegal" in gsync_in(folder, "snapshot").out
+    recorded = {os.fsencode(entry["key"]) for entry in json_in(folder, "ls")["entries"]}
+    assert {key for key in recorded if not key.startswith(b"y")} == {b"gsync.toml", longest}
+    assert max(map(len, recorded)) <= PATH_BYTES
+    gsync_in(base, "clone", str(folder), "back")
+    try:
+        assert files_in(base / "back")[longest] == b"deep\n"
+    finally:
+        remove_tree(base / "back")
     return 1
 
 

@@ -39,7 +39,7 @@ def test_longest_path(tmp_path: Path) -> None:
 
 
 def test_path_that_is_too_long(tmp_path: Path) -> None:
-    """It is named and stops the snapshot; a rule leaves it out."""
+    """It is named and left out; the longest that a map holds comes back."""
     try:
         names.try_too_long(tmp_path)
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from support_pg import Database, MakeDatabase
 
 from gsync.config import TableConfig
 from gsync.errors import Conflict
-from gsync.frozen import replace
 from gsync.maps.omap import EMPTY_MAP, edit_map, list_entries
 from gsync.objects.encoding import encode
 from gsync.objects.model import EMPTY_MAP_BODY
