@@ -6,7 +6,7 @@ thread by the tenant's `Answerer`. What fails becomes a status and a message her
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -208,14 +208,23 @@ class Service:
             raise Unavailable(f"the server is busy with {STREAMS_AT_ONCE} transfers")
 
 
-def make_app(service: Service, observe: Callable[[Record], None] | None = None) -> ASGIApp:
-    """Return the application, every request of which is logged, and told to `observe`."""
+def make_app(
+    service: Service,
+    observe: Callable[[Record], None] | None = None,
+    more: Sequence[Route] = (),
+) -> ASGIApp:
+    """Return the application, every request of which is logged, and told to `observe`.
+
+    Args:
+        more: Routes that come before our own.
+    """
 
     def post(path: str, endpoint: Endpoint) -> Route:
         return Route(path, _without_defects(endpoint), methods=["POST"])
 
     app = Starlette(
         routes=[
+            *more,
             Route("/healthz", _healthz, methods=["GET"]),
             post("/{tenant}/v1/hello", service.hello),
             post("/{tenant}/v1/log", service.log),

@@ -210,8 +210,8 @@ class Accounts:
             )
         return found[0]
 
-    def authenticate(self, tenant: str, secret: str | None) -> Token:
-        """Return the token that `secret` is, if it is a valid one of `tenant`.
+    def authenticate(self, tenant: str | None, secret: str | None) -> Token:
+        """Return the token that `secret` is, if it is a valid one of `tenant`, or of any for None.
 
         A tenant that does not exist, a token that does not, one that is another tenant's,
         revoked or expired: all take the same steps and end in the same error.
@@ -227,10 +227,23 @@ class Accounts:
         for row in rows or [(*("",) * 7, bytes(32))]:
             if hmac.compare_digest(row[-1], digest):
                 found = Token(*row[:-1])
-        theirs = hmac.compare_digest((found.tenant if found else "").encode(), tenant.encode())
+        wanted = tenant if tenant is not None else found.tenant if found else ""
+        theirs = hmac.compare_digest((found.tenant if found else "").encode(), wanted.encode())
         if found is None or not theirs or not found.is_valid(self._now_us()):
             raise Unauthorized
         return found
+
+    def look_up(self, token_id: str) -> Token:
+        """Return the token of that id, which stands for one that was exchanged for it.
+
+        Raises:
+            Unauthorized: it is not valid any more.
+        """
+        rows = self._run(f"SELECT {_COLUMNS} FROM token WHERE id = ?", (token_id,))
+        token = Token(*rows[0][:-1]) if rows else None
+        if token is None or not token.is_valid(self._now_us()):
+            raise Unauthorized
+        return token
 
     def _run(self, sql: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         try:

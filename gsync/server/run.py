@@ -25,6 +25,8 @@ from gsync.server.app import Service, make_app
 from gsync.server.attached import attach
 from gsync.server.auth import Accounts
 from gsync.server.metrics import Observe
+from gsync.server.oauth import TokenExchange
+from gsync.server.olderroutes import OlderService
 from gsync.server.streams import STALL_S
 from gsync.server.tenants import Tenants
 
@@ -54,6 +56,7 @@ def serve(
     limits: Limits | None = None,
     attached: Sequence[tuple[str, Path]] = (),
     metrics_at: tuple[str, int] | None = None,
+    without_client_id: bool = False,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve the tenants of a data directory until SIGTERM or SIGINT.
@@ -66,6 +69,7 @@ def serve(
         log_format: How requests are logged to stderr: `text` or `json`.
         attached: Tenants with a live folder, and these folders.
         metrics_at: Host and port at which Prometheus gets figures; nowhere if None.
+        without_client_id: Whether clients that exchange a token need not say who they are.
         ready: Told `listening on URL` when connections are taken; by default it is printed.
 
     Raises:
@@ -83,11 +87,13 @@ def serve(
         _metrics(metrics_at) as observe,
     ):
         tenants = Tenants(data, folders)
+        exchange = TokenExchange(accounts, _now_us, without_client_id=without_client_id)
+        older = OlderService(exchange, tenants, _now_us)
         _take_in_first(tenants)
         listener = _listen(host, port)
         try:
             config = uvicorn.Config(
-                make_app(Service(accounts, tenants, _now_us, limits), observe),
+                make_app(Service(accounts, tenants, _now_us, limits), observe, older.routes()),
                 http=_Protocol,
                 ws="none",
                 lifespan="off",

@@ -2,6 +2,7 @@
 
 from gsync.tarball.read import (
     HeldBack,
+    TarballDamaged,
     TarballRead,
     TarballRefused,
     TarballTooLarge,
@@ -13,6 +14,7 @@ from gsync.tarball.write import TarballWritten, write_tarball
 __all__ = [
     "HeldBack",
     "TarLimits",
+    "TarballDamaged",
     "TarballRead",
     "TarballRefused",
     "TarballTooLarge",

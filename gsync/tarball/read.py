@@ -78,6 +78,10 @@ class TarballRefused(Invalid):
     """A tarball is damaged, or holds what no file tree holds."""
 
 
+class TarballDamaged(TarballRefused):
+    """It is no archive, or not a whole one: no fault of what was meant to be in it."""
+
+
 class TarballTooLarge(TooLarge):
     """A tarball is beyond a limit."""
 
@@ -405,7 +409,7 @@ def _members(source: _Source, limits: TarLimits) -> Iterator[Header]:
             )
         yield header
     if source.read(BLOCK_BYTES).strip(b"\0"):
-        raise TarballRefused("the tarball ends with one block of zeros, not two")
+        raise TarballDamaged("the tarball ends with one block of zeros, not two")
 
 
 def _extend(source: _Source, header: Header, extension: _Extension) -> None:
@@ -431,9 +435,9 @@ def _extend(source: _Source, header: Header, extension: _Extension) -> None:
 
 def _unreadable(error: BadHeader, name: bytes, *, is_first: bool) -> TarballRefused:
     if is_first and not name:
-        return TarballRefused(f"not a tar archive: {error}")
+        return TarballDamaged(f"not a tar archive: {error}")
     where = f"tarball entry {show_path(name)}, or the one after it"
-    return TarballRefused(f"{where}: {error}", path=show_path(name))
+    return TarballDamaged(f"{where}: {error}", path=show_path(name))
 
 
 # --- Bytes ---------------------------------------------------------------------------
@@ -490,7 +494,7 @@ class _Source:
     def read_some(self, size_max: int) -> bytes:
         """Return 1 to `size_max` bytes, or none when none are asked for."""
         if size_max and self._at == len(self._ready) and not self._fill():
-            raise TarballRefused(f"the tarball is cut off after {self.tar_bytes} bytes of tar")
+            raise TarballDamaged(f"the tarball is cut off after {self.tar_bytes} bytes of tar")
         return self._next(min(size_max, len(self._ready) - self._at))
 
     def skip_padding(self, size: int) -> None:
@@ -508,7 +512,7 @@ class _Source:
         """Read to the end, which proves the checksum of gzip, and allow zeros alone."""
         while self._at < len(self._ready) or self._fill():
             if self._next(len(self._ready) - self._at).strip(b"\0"):
-                raise TarballRefused("there is something after the end of the archive")
+                raise TarballDamaged("there is something after the end of the archive")
 
     def _next(self, size: int) -> bytes:
         piece = self._ready[self._at : self._at + size]
@@ -531,10 +535,10 @@ class _Source:
         while len(head) < _MAGIC_BYTES and (more := self._stream.read(_MAGIC_BYTES - len(head))):
             head += more
         if not head:
-            raise TarballRefused("the tarball is empty")
+            raise TarballDamaged("the tarball is empty")
         for magic, format_ in _OTHER_FORMATS.items():
             if head.startswith(magic):
-                raise TarballRefused(
+                raise TarballDamaged(
                     f"this is {format_}, where a tar archive is expected, plain or in gzip",
                     hint="unpack it first, or pack it with gzip",
                 )
@@ -553,7 +557,7 @@ class _Source:
             try:
                 out = inflate.decompress(data, _READ_BYTES)
             except zlib.error as error:
-                raise TarballRefused(
+                raise TarballDamaged(
                     f"the gzip stream is damaged after {self._unpacked_bytes} bytes of tar: {error}"
                 ) from error
             if out:
@@ -571,7 +575,7 @@ class _Source:
             elif not data and not out:
                 data = self._read_packed()
                 if not data:
-                    raise TarballRefused(
+                    raise TarballDamaged(
                         f"the gzip stream is cut off after {self._unpacked_bytes} bytes of tar"
                     )
 

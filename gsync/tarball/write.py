@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO
@@ -78,6 +78,7 @@ def write_tarball(
     out: BinaryIO,
     *,
     paths: Sequence[bytes] = (),
+    keep: Callable[[bytes, FileEntry], bool] | None = None,
     mtime: int = 0,
 ) -> TarballWritten:
     """Write the file tree at `root` to `out` and return its digest and sizes.
@@ -88,6 +89,7 @@ def write_tarball(
     Args:
         out: Only `write` is called.
         paths: Files, or directories with all below them; empty for the whole tree.
+        keep: Says which of these go in; all, if None.
         mtime: The time that every member gets, in seconds since 1970.
 
     Raises:
@@ -98,6 +100,8 @@ def write_tarball(
     if not 0 <= mtime < _MTIME_LIMIT:
         raise Invalid(f"time {mtime} does not fit into a tar header")
     entries = _selected(store, root, paths)
+    if keep is not None:
+        entries = (pair for pair in entries if keep(*pair))
     stream = _GzipStream(out)
     count = 0
     while batch := list(islice(entries, _BATCH_OBJECTS)):

@@ -48,6 +48,11 @@ data_option = click.option(
     help="Give Prometheus figures there, without a token; on this machine alone unless HOST is"
     " named",
 )
+@click.option(
+    "--allow-missing-client-id",
+    is_flag=True,
+    help="Let clients of the older system exchange a token without saying who they are",
+)
 @click.pass_obj
 def serve(
     app: App,
@@ -59,6 +64,7 @@ def serve(
     log_format: str,
     attached: tuple[str, ...],
     metrics: str | None,
+    allow_missing_client_id: bool,
 ) -> None:
     """Serve the tenants of a data directory until interrupted
 
@@ -77,6 +83,7 @@ def serve(
         tls_key=app.directory / tls_key if tls_key else None,
         attached=[_attachment(app, text) for text in attached],
         metrics_at=parse_address(metrics) if metrics is not None else None,
+        without_client_id=allow_missing_client_id,
     )
 
 
