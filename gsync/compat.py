@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gsync.remotes.older import RetryConfig
 from gsync.sync.exports import ContextExport, DatabaseExport, ImportResult, UserExport
 from gsync.sync.results import InvalidInput, MissingConfig
 from gsync.sync.service import (
@@ -30,6 +31,7 @@ __all__ = [
     "ImportResult",
     "InvalidInput",
     "MissingConfig",
+    "RetryConfig",
     "SyncConfig",
     "SyncConfigBuilder",
     "SyncDirection",

@@ -20,6 +20,7 @@ from gsync.frozen import frozen
 from gsync.urls import (
     HttpUrl,
     PathUrl,
+    PeerUrl,
     check_database_name,
     check_remote_name,
     parse_database_url,
@@ -140,7 +141,7 @@ class Remote:
     insecure_http: bool = False
     ca_file: str | None = None
 
-    def location(self) -> HttpUrl | PathUrl:
+    def location(self) -> HttpUrl | PeerUrl | PathUrl:
         """Return the URL, parsed."""
         return parse_url(self.url, insecure_http=self.insecure_http)
 

@@ -51,6 +51,27 @@ class HttpUrl:
 
 
 @frozen
+class PeerUrl:
+    """A peer that takes and gives tarballs alone.
+
+    Attributes:
+        base: As of an HttpUrl.
+        tenant: Whose files the control plane at `base` relays, unquoted; None for a tenant's
+            own host.
+    """
+
+    base: str
+    tenant: str | None
+
+    def __str__(self) -> str:
+        if self.tenant is None:
+            return f"tarball+{self.base}"
+        from urllib.parse import quote
+
+        return f"relay+{self.base}/{quote(self.tenant, safe='')}"
+
+
+@frozen
 class PathUrl:
     """A repository, or a bare store, on this machine.
 
@@ -64,7 +85,7 @@ class PathUrl:
         return self.path
 
 
-def parse_url(text: str, *, insecure_http: bool = False) -> HttpUrl | PathUrl:
+def parse_url(text: str, *, insecure_http: bool = False) -> HttpUrl | PeerUrl | PathUrl:
     """Return where `text` points.
 
     Args:
@@ -81,12 +102,37 @@ def parse_url(text: str, *, insecure_http: bool = False) -> HttpUrl | PathUrl:
     scheme, rest = match[1].lower(), match[2]
     if scheme in _PORTS:
         return _parse_http(scheme, rest, insecure_http=insecure_http)
+    kind, plus, carrier = scheme.partition("+")
+    if plus and kind in ("relay", "tarball") and carrier in _PORTS:
+        return _parse_peer(kind, carrier, rest, insecure_http=insecure_http)
     if scheme == "file":
         return _parse_file(rest)
     raise InvalidUrl(
         f"no such kind of remote: {scheme}://",
-        hint="use http(s)://HOST[:PORT]/TENANT, file:///PATH, or a path",
+        hint="use http(s)://HOST[:PORT]/TENANT, file:///PATH, or a path; for an older peer"
+        " tarball+https://HOST or relay+https://HOST/TENANT",
     )
+
+
+def _parse_peer(kind: str, scheme: str, rest: str, *, insecure_http: bool) -> PeerUrl:
+    if kind == "relay":
+        authority, _, path = rest.partition("/")
+        tenant = path.removesuffix("/")
+        if not tenant or "/" in tenant or any(c in tenant for c in "?#"):
+            raise InvalidUrl(
+                f"expected one tenant after the host, found {path!r}",
+                hint=f"write relay+{scheme}://{authority}/TENANT",
+            )
+        # A tenant there is named as that system names it.
+        where = _parse_http(scheme, f"{authority}/t", insecure_http=insecure_http)
+        return PeerUrl(where.base, _unquote(tenant))
+    authority = rest.removesuffix("/")
+    if "/" in authority:
+        raise InvalidUrl(
+            f"a tenant's own host has no path: {rest!r}",
+            hint=f"write tarball+{scheme}://HOST[:PORT], or relay+{scheme}://HOST/TENANT",
+        )
+    return PeerUrl(_parse_http(scheme, f"{authority}/t", insecure_http=insecure_http).base, None)
 
 
 def _parse_http(scheme: str, rest: str, *, insecure_http: bool) -> HttpUrl:

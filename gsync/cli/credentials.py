@@ -15,7 +15,7 @@ from gsync.config import Environment, expand
 from gsync.config import environment as read_environment
 from gsync.configedit import write_file
 from gsync.errors import Invalid, NotFound, TooLarge, Unavailable
-from gsync.urls import HttpUrl
+from gsync.urls import HttpUrl, PathUrl, PeerUrl
 
 TOKEN_BYTES_MAX = 4096
 TOKENS_BYTES_MAX = 1 << 20
@@ -80,7 +80,7 @@ def check_token(text: str, source: str) -> str:
     return text
 
 
-def store_token(url: HttpUrl, token: str, environment: Environment) -> str:
+def store_token(url: HttpUrl | PeerUrl, token: str, environment: Environment) -> str:
     """Keep the token of `url` for later, in place of an earlier one; return where, in words."""
     path = tokens_path(environment)
     tokens = _load(path)
@@ -92,7 +92,7 @@ def store_token(url: HttpUrl, token: str, environment: Environment) -> str:
     return str(path)
 
 
-def drop_token(url: HttpUrl, environment: Environment) -> bool:
+def drop_token(url: HttpUrl | PeerUrl, environment: Environment) -> bool:
     """Forget the token of `url` everywhere; return whether there was one."""
     path = tokens_path(environment)
     tokens = _load(path)
@@ -166,7 +166,7 @@ def _from_keyring(url: str) -> str | None:
         ) from error
 
 
-def _to_keyring(url: HttpUrl, token: str) -> bool:
+def _to_keyring(url: HttpUrl | PeerUrl, token: str) -> bool:
     keyring = _keyring()
     if keyring is None:
         return False
@@ -177,7 +177,7 @@ def _to_keyring(url: HttpUrl, token: str) -> bool:
         return False
 
 
-def _drop_from_keyring(url: HttpUrl) -> bool:
+def _drop_from_keyring(url: HttpUrl | PeerUrl) -> bool:
     keyring = _keyring()
     if keyring is None:
         return False
@@ -192,11 +192,11 @@ def _drop_from_keyring(url: HttpUrl) -> bool:
         ) from error
 
 
-def server_url(text: str, *, insecure_http: bool = False) -> HttpUrl:
+def server_url(text: str, *, insecure_http: bool = False) -> HttpUrl | PeerUrl:
     """Return `text` as the URL of a server's tenant, or raise Invalid."""
     from gsync.urls import parse_url
 
     url = parse_url(text, insecure_http=insecure_http)
-    if not isinstance(url, HttpUrl):
+    if isinstance(url, PathUrl):
         raise Invalid(f"only servers take a token: {os.fspath(url.path)} is a path")
     return url

@@ -85,7 +85,7 @@ class Connection:
     ) -> Response:
         """Return the answer once its head is there. It must be closed before the next request.
 
-        What `body` raises passes through.
+        A body whose length `headers` do not say goes in chunks. What it raises passes through.
 
         Raises:
             NotConnected: no connection came about.
@@ -99,7 +99,7 @@ class Connection:
                 kept.putrequest(method, self._target(path), skip_accept_encoding=True)
                 for name, value in self._all_headers(headers, body):
                     kept.putheader(name, value)
-            whole = self._send(kept, body)
+            whole = self._send(kept, body, chunked="Content-Length" not in headers)
             with _explained(self._base):
                 return Response(self, self._base, kept.getresponse(), reusable=whole)
         except BaseException:
@@ -159,10 +159,16 @@ class Connection:
             yield from self._proxy.headers.items()
         if isinstance(body, bytes):
             yield "Content-Length", str(len(body))
-        elif body is not None:
+        elif body is not None and "Content-Length" not in headers:
             yield "Transfer-Encoding", "chunked"
 
-    def _send(self, kept: http.client.HTTPConnection, body: bytes | Iterator[bytes] | None) -> bool:
+    def _send(
+        self,
+        kept: http.client.HTTPConnection,
+        body: bytes | Iterator[bytes] | None,
+        *,
+        chunked: bool,
+    ) -> bool:
         """Send what `putheader` has collected, and the body; return whether all was taken.
 
         A server that does not want a body may answer and close before it has taken all of it.
@@ -172,9 +178,10 @@ class Connection:
         if not self._is_taken(kept.endheaders):
             return False
         for piece in body:
-            if piece and not self._is_taken(kept.send, b"%x\r\n%b\r\n" % (len(piece), piece)):
+            framed = b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
+            if piece and not self._is_taken(kept.send, framed):
                 return False
-        return self._is_taken(kept.send, b"0\r\n\r\n")
+        return not chunked or self._is_taken(kept.send, b"0\r\n\r\n")
 
     def _is_taken(self, send: Callable[..., None], *data: bytes | None) -> bool:
         with _explained(self._base):

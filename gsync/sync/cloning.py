@@ -34,6 +34,8 @@ _NAME_BYTES_MAX = 200  # with what is added it stays below the 255 that file sys
 def name_from_url(url: str) -> str:
     """Return the directory that `gsync clone URL` makes when none is named."""
     path = urlsplit(url).path if "://" in url else url
+    if url.startswith("tarball+"):  # a tenant's own host, which is named for it
+        path = (urlsplit(url).hostname or "").partition(".")[0]
     name = path.rstrip("/").rpartition("/")[2]
     if not name or name in (".", ".."):
         raise Invalid(f"no directory name in {url!r}", hint="name one: 'gsync clone URL DIR'")

@@ -54,7 +54,9 @@ def describe(changes: Iterable[Change]) -> list[FileChange]:
         elif old is not None:
             deleted.setdefault(_identity(old), []).append((change.key, old))
     for path, new in added:
-        source = _take_source(deleted.get(_identity(new)), path) if new.size else None
+        source = None
+        if deleted and new.size:
+            source = _take_source(deleted.get(_identity(new)), path)
         if source is None:
             found.append(FileChange("added", path, None, None, new))
         else:

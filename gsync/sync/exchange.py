@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from gsync.config import Limits as ConfigLimits
@@ -32,13 +33,15 @@ from gsync.sync.repository import (
 )
 from gsync.sync.transfers import Download, Moves, Upload
 from gsync.transfer.history import is_ancestor, list_ancestors
-from gsync.urls import PathUrl, parse_url
+from gsync.urls import PathUrl, PeerUrl, parse_url
 
 if TYPE_CHECKING:
     from gsync.replicas.tables.base import Applied
     from gsync.sync.comparetables import TableCounts
 
 PULL_ATTEMPTS = 3
+PEERS = "peers"
+"""Below the repository's own directory: a mirror for each peer that speaks tarballs alone."""
 
 
 @frozen
@@ -61,6 +64,8 @@ class Moved:
         tables: What changed in tables, for a pull.
         applied: What was written into databases, by database.
         conflicts: How many conflicts a merge left to be resolved; nothing was changed then.
+        kept_there: What was deleted here and stays at a peer that cannot delete.
+        not_carried: How many entries a peer does not take.
     """
 
     remote: str
@@ -78,6 +83,8 @@ class Moved:
     tables: tuple[TableCounts, ...] = ()
     applied: Mapping[str, Applied] = field(default_factory=dict)
     conflicts: int = 0
+    kept_there: tuple[bytes, ...] = ()
+    not_carried: int = 0
 
 
 class Behind(Conflict):
@@ -209,6 +216,8 @@ class _Exchange:
             seconds=time.monotonic() - self._start,
             changes=tuple(changes),
             refs=tuple(refs),
+            kept_there=tuple(getattr(self.connection, "kept_there", ())),
+            not_carried=getattr(self.connection, "not_carried", 0),
         )
 
 
@@ -490,6 +499,10 @@ def connect(
             answerer = Answerer(store, local_user(), now_us, may_move=not has_folder)
             yield LocalRemote(answerer)
         return
+    if isinstance(location, PeerUrl):
+        with _open_peer(repo, location, token, ca_file) as peer:
+            yield peer
+        return
     from gsync.remotes.http import HttpRemote
 
     limits = repo.config.limits if repo else ConfigLimits()
@@ -507,6 +520,49 @@ def connect(
         yield connection
     finally:
         connection.close()
+
+
+@contextmanager
+def _open_peer(
+    repo: Repository | None, url: PeerUrl, token: str | None, ca_file: str | None
+) -> Iterator[Connection]:
+    """Open the mirror of a peer, below the repository; one that is only looked at has none."""
+    from urllib.parse import urlsplit
+
+    from gsync.remotes.older import OlderPeer
+    from gsync.sync.peers import PeerRemote
+
+    limits = repo.config.limits if repo else ConfigLimits()
+    with ExitStack() as stack:
+        peer = OlderPeer(
+            url, token, ca_file=ca_file, connect_s=limits.connect_s, stall_s=limits.stall_s
+        )
+        stack.callback(peer.close)
+        if repo is None:
+            workdir = Path(stack.enter_context(TemporaryDirectory(prefix="gsync-")))
+        else:
+            workdir = _peer_directory(repo, str(url))
+            workdir.mkdir(parents=True, exist_ok=True)
+        file = workdir / STORE
+        make = SqliteStore.open if file.is_file() else SqliteStore.create
+        store = stack.enter_context(make(file))
+        yield PeerRemote(store, peer, urlsplit(url.base).hostname or "peer", now_us)
+
+
+def forget_peer(repo: Repository, url: str) -> None:
+    """Remove the mirror of the peer at `url`, if there is one, and no other remote has it."""
+    if sum(remote.url == url for remote in repo.config.remotes.values()) <= 1:
+        directory = _peer_directory(repo, url)
+        if directory.is_dir():
+            from gsync.replicas.files.remove import remove_tree
+
+            remove_tree(directory)
+
+
+def _peer_directory(repo: Repository, url: str) -> Path:
+    from blake3 import blake3
+
+    return repo.workdir / PEERS / blake3(url.encode()).hexdigest()[:16]
 
 
 @contextmanager

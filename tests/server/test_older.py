@@ -325,7 +325,8 @@ def test_uploads_at_once(server: RunningServer) -> None:
 
 def test_native_clients_see_uploads(server: RunningServer, tmp_path: Path) -> None:
     """What an older client sends is a manifest with its name; a native push goes out to it."""
-    peer, env = Peer(server, "both"), {"GSYNC_TOKEN": server.token("both")}
+    peer = Peer(server, "both")
+    env: dict[str, Any] = {"GSYNC_TOKEN": server.token("both")}
     folder = make_repository(tmp_path / "a", {"agents/a": b"native\n", "notes": b"elsewhere\n"})
     gsync_in(folder, "remote", "add", "origin", f"{server.base}/both")
     gsync_in(folder, "push", **env)
@@ -358,6 +359,10 @@ def test_an_attached_folder(tmp_path: Path) -> None:
         assert not (root / "agents/new").exists()
         assert (root / "agents/live").read_bytes() == b"and again"
         assert peer.files("agents") == {"agents/a": b"1", "agents/live": b"and again"}
+        write(root, {"agents/a": b"edited live"})
+        assert peer.post(archive({"agents/a": b"over it"})).status_code == 200
+        assert (root / "agents/a").read_bytes() == b"over it"
+        assert gsync_in(root, "cat", "HEAD~1:agents/a").out == b"edited live"
 
 
 # --- Tokens for tokens -----------------------------------------------------------------
@@ -365,10 +370,10 @@ def test_an_attached_folder(tmp_path: Path) -> None:
 TOKEN = "/api/v1/core/oauth/token"
 
 
-def form(server: RunningServer, tenant: str = "team", **values: str | None) -> dict[str, str]:
+def form(server: RunningServer, **values: str | None) -> dict[str, str]:
     found: dict[str, str | None] = {
         "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
-        "subject_token": server.token(tenant),
+        "subject_token": server.token("team"),
         "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
         "client_id": "sp_web",
         **values,

@@ -23,9 +23,11 @@ from gsync.cli.app import (
     token_file_option,
 )
 from gsync.cli.changes import change_json, status_lines
-from gsync.cli.output import detail, emit, short, size
+from gsync.cli.output import detail, emit, key_json, short, size
 from gsync.errors import Invalid, NotFound
+from gsync.paths import show_path
 from gsync.sync.exchange import Moved
+from gsync.urls import PathUrl, parse_url
 
 if TYPE_CHECKING:
     from gsync.sync.runs import Run
@@ -58,7 +60,7 @@ def connector(
     if run is not None:
         run.remote = name
     token = None
-    if found.url.startswith("http"):
+    if not isinstance(found.location(), PathUrl):
         token = find_token(found.url, token_file or found.token_file)
         detail(app, f"run {app.run_id}")
     insecure = insecure or found.insecure_http
@@ -99,8 +101,23 @@ def moved_json(moved: Moved, **more: Any) -> dict[str, Any]:
         "bytes_received": moved.bytes_received,
         "round_trips": moved.round_trips,
         "seconds": round(moved.seconds, 3),
+        **({"not_deleted": list(map(key_json, moved.kept_there))} if moved.kept_there else {}),
+        **({"not_carried": moved.not_carried} if moved.not_carried else {}),
         **more,
     }
+
+
+def _peer_lines(moved: Moved) -> Iterator[str]:
+    """Yield what a peer that speaks tarballs alone does not do."""
+    if moved.kept_there:
+        shown = ", ".join(map(show_path, moved.kept_there[:3]))
+        more = f" and {len(moved.kept_there) - 3} more" if len(moved.kept_there) > 3 else ""
+        yield (
+            f"! {len(moved.kept_there)} path(s) that were deleted here stay there, since"
+            f" {moved.remote} cannot delete: {shown}{more}"
+        )
+    if moved.not_carried:
+        yield f"! {moved.not_carried} path(s) are none that {moved.remote} takes"
 
 
 def pulled_json(moved: Moved, **more: Any) -> dict[str, Any]:
@@ -271,6 +288,7 @@ def push(
                 for ref, old, new in moved.refs
             ),
             *([] if moved.refs else ["Nothing to push: the remote has everything."]),
+            *_peer_lines(moved),
             cost_line(moved),
         ],
         report=True,
@@ -388,6 +406,7 @@ def _pushed_lines(name: str, pushed: Moved | None) -> list[str]:
     moved = f"{name}/main moved: {_arrow(pushed)}"
     return [
         moved if pushed.refs else "Nothing to push: the remote has everything.",
+        *_peer_lines(pushed),
         cost_line(pushed),
     ]
 
@@ -417,7 +436,7 @@ def clone(
     if "://" not in url:
         url = os.path.abspath(app.directory / url)
     token = None
-    if url.startswith("http"):
+    if not isinstance(parse_url(url, insecure_http=True), PathUrl):
         token = find_token(url, token_file)
         detail(app, f"run {app.run_id}")
     if ca_file is not None:

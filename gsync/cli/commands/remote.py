@@ -42,17 +42,19 @@ def add(
 ) -> None:
     """Call the store at URL by NAME
 
-    URL is http(s)://HOST[:PORT]/TENANT, file:///PATH or a path. --token-file is remembered.
+    URL is http(s)://HOST[:PORT]/TENANT, file:///PATH or a path; of a peer that speaks the older
+    system's tarballs tarball+https://HOST, or relay+https://HOST/TENANT through the control
+    plane. --token-file is remembered.
     """
     from gsync.config import Remote
     from gsync.configedit import add_remote
     from gsync.errors import Conflict
-    from gsync.urls import HttpUrl, check_remote_name, parse_url
+    from gsync.urls import PathUrl, check_remote_name, parse_url
 
     check_remote_name(name)
     where = parse_url(url, insecure_http=insecure_http)
     # Read from another directory, a relative path would lead elsewhere.
-    text = str(where) if isinstance(where, HttpUrl) else os.path.abspath(where.path)
+    text = os.path.abspath(where.path) if isinstance(where, PathUrl) else str(where)
     if token_file is not None:
         token_file = str(app.directory / token_file)
     if ca_file is not None:
@@ -92,6 +94,7 @@ def list_(app: App) -> None:
 def remove(app: App, name: str, dry_run: bool) -> None:
     """Forget the store called NAME, its refs and its log; nothing is removed there"""
     from gsync.configedit import remove_remote
+    from gsync.sync.exchange import forget_peer
     from gsync.sync.runs import forget_remote
 
     with app.open() as repo, repo.locked("gsync remote"):
@@ -100,6 +103,7 @@ def remove(app: App, name: str, dry_run: bool) -> None:
             # First: what is half forgotten is fetched again, what is half kept would be believed.
             repo.store.drop_remote(name)
             forget_remote(repo.store, name)
+            forget_peer(repo, url)
             remove_remote(repo.workdir, name)
     emit(
         app,
@@ -116,14 +120,14 @@ def remove(app: App, name: str, dry_run: bool) -> None:
 def show(app: App, name: str, token_file: str | None) -> None:
     """Show a remote: its URL, where its token comes from, and its refs as last seen"""
     from gsync.cli.credentials import find_token_and_source
-    from gsync.urls import HttpUrl
+    from gsync.urls import PathUrl
 
     with app.open(read_only=True) as repo:
         known = repo.config.remote(name)
         refs = dict(sorted(repo.store.tracking(name).items()))
     where = known.location()
     source = None
-    if isinstance(where, HttpUrl):
+    if not isinstance(where, PathUrl):
         source = find_token_and_source(known.url, token_file or known.token_file, app.environment)[
             1
         ]
@@ -137,7 +141,7 @@ def show(app: App, name: str, token_file: str | None) -> None:
 
     def text() -> list[str]:
         rows = [("url", known.url)]
-        if isinstance(where, HttpUrl):
+        if not isinstance(where, PathUrl):
             rows.append(("token", source or "none; see 'gsync login'"))
         return [*table([*rows, *((f"{name}/{ref}", short(oid)) for ref, oid in refs.items())])]
 

@@ -54,6 +54,7 @@ from gsync.views.files import (
     EntryType,
     FileEntry,
     encode_entry,
+    encode_file,
 )
 
 if TYPE_CHECKING:
@@ -492,14 +493,13 @@ class _Scanner:
         elif body is not None:
             if oid is None:
                 oid = self._put(Kind.BLOB, body)
-            kind = EntryType.FILE
-            if st.S_ISLNK(mode):
-                kind = EntryType.SYMLINK
-            elif mode & 0o100:
-                kind = EntryType.EXECUTABLE
-            value = encode_entry(FileEntry(kind, len(body), Reference(Kind.BLOB, oid, len(body))))
-            if kind is EntryType.SYMLINK and not 1 <= len(body) <= TARGET_BYTES_MAX:
-                value = None
+            size = len(body)
+            if not st.S_ISLNK(mode):
+                value = encode_file(oid, size, is_executable=bool(mode & 0o100))
+            elif 1 <= size <= TARGET_BYTES_MAX:
+                value = encode_entry(
+                    FileEntry(EntryType.SYMLINK, size, Reference(Kind.BLOB, oid, size))
+                )
         if value is None:
             self._take_unstable(job)
         else:

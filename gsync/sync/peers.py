@@ -1,0 +1,272 @@
+"""What a tarball-only peer holds, as a store that answers for it (15-older-peers, section 3).
+
+The peer knows files and nothing else: no base, no deletion, no condition. So a store of our own,
+the *mirror*, stands for it: its `main` is the history of what the peer was seen to hold and what
+was sent there, and everybody fetches from it and pushes to it as to any store. Before it answers,
+it looks at the peer; before it lets main move, it sends the peer what changes there.
+
+The **held** root is the tree that the peer must have now: what was last seen, and what was sent
+since. What a download has otherwise was changed by somebody there. A file that was deleted here
+and cannot be there stays in the held root, so it does not come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from tempfile import TemporaryFile
+from typing import BinaryIO, Protocol
+
+from gsync.changes import Change
+from gsync.errors import TooLarge
+from gsync.maps.diff import diff_maps
+from gsync.maps.omap import EMPTY_MAP, build_map, count_entries, edit_map, find_value, list_entries
+from gsync.objects.model import EMPTY_MAP_BODY, FILES, Collection, Manifest, encode_manifest
+from gsync.objects.oid import Kind, ObjectId
+from gsync.paths import show_path
+from gsync.protocol.frames import Frame
+from gsync.protocol.messages import Hello, Welcome
+from gsync.remotes.base import Traffic
+from gsync.remotes.local import LocalRemote
+from gsync.replicas.files.ignore import is_secret
+from gsync.store.base import LogEntry, RefMove
+from gsync.store.sqlite import SqliteStore
+from gsync.sync.compare import files_root
+from gsync.tarball import TarLimits, read_tarball, write_tarball
+from gsync.transfer.answer import Answerer
+from gsync.transfer.history import get_manifest
+from gsync.views.files import (
+    EntryType,
+    FileEntry,
+    check_tree_changes,
+    decode_entry_trusted,
+    encode_entry,
+)
+
+CARRIED = (
+    *(b"access-control", b"agents", b"ai", b"config", b"content", b"hooks", b"mcp", b"plugins"),
+    *(b"skills", b"web"),
+)
+"""Directories that either of the older lists has; `profiles` stays where it is."""
+
+PART_BYTES = 64 << 20
+"""Of contents in one upload, until the peer says that this is too much."""
+
+_HELD = "held"
+_FILE_TYPES = (EntryType.FILE, EntryType.EXECUTABLE)
+
+
+class Peer(Protocol):
+    """Who takes and gives tarballs."""
+
+    traffic: Traffic
+
+    def download(self, directories: tuple[str, ...], out: BinaryIO) -> int: ...
+
+    def upload(self, archive: BinaryIO, size: int) -> dict[str, object]: ...
+
+    def close(self) -> None: ...
+
+
+class PeerRemote(LocalRemote):
+    """A connection to the mirror of a peer, which is looked at and sent to at its moments.
+
+    Attributes:
+        kept_there: Paths that were deleted here and stay at the peer, which cannot delete.
+        not_carried: How many entries of what was pushed the peer does not take.
+
+    Args:
+        peer: Counts what goes over the wire.
+        name: The remote's name: the author of what was changed at the peer.
+    """
+
+    def __init__(
+        self, store: SqliteStore, peer: Peer, name: str, now_us: Callable[[], int]
+    ) -> None:
+        super().__init__(Answerer(store, name, now_us, hold=self._hold))
+        self.traffic = peer.traffic
+        self.kept_there: list[bytes] = []
+        self.not_carried = 0
+        self._store, self._peer, self._name, self._now_us = store, peer, name, now_us
+
+    def hello(self, hello: Hello) -> Welcome:
+        """Look at the peer, then return the mirror's refs and log."""
+        self.look()
+        return super().hello(hello)
+
+    def close(self) -> None:
+        """Close the connection to the peer; the mirror is the caller's."""
+        self._peer.close()
+
+    # What is between us and the mirror goes over no wire.
+
+    def _asked(self, message: bytes) -> None:
+        pass
+
+    def _answered(self, message: bytes) -> None:
+        pass
+
+    def _sent(self, frames: Iterator[Frame]) -> Iterator[Frame]:  # type: ignore[override]
+        return frames
+
+    def _received(self, frames: Iterator[Frame]) -> Iterator[Frame]:  # type: ignore[override]
+        return frames
+
+    # From the peer
+
+    def look(self) -> None:
+        """Take in what was changed at the peer, as a manifest of the mirror.
+
+        Raises:
+            Invalid, TooLarge: what the peer gives is never taken in; nothing was changed.
+            GsyncError: the peer cannot be asked.
+        """
+        store = self._store
+        with TemporaryFile(dir=store.path.parent) as spool:
+            self._peer.download(tuple(name.decode() for name in CARRIED), spool)
+            spool.seek(0)
+            read = read_tarball(spool, store, limits=TarLimits(ratio_max=1000), accept=_accept)
+        found = build_map(store, _carried(store, read.root))
+        held = self._held()
+        if found == held:
+            return
+        head = store.find_ref("main")
+        parent = get_manifest(store, head) if head else None
+        root = (files_root(parent) or EMPTY_MAP) if parent else EMPTY_MAP
+        changes = list(self._changes(held, found, root))
+        moves = []
+        if changes or head is None and found != EMPTY_MAP:
+            new = edit_map(store, root, [(change.key, change.new) for change in changes])
+            for _ in check_tree_changes(store, root, new, changes):
+                pass
+            others = [c for c in parent.collections if c.name != FILES] if parent else []
+            files = Collection(FILES, new, count_entries(store, new))
+            manifest = Manifest(
+                parents=(head,) if head else (),
+                collections=tuple(sorted([*others, files], key=lambda c: c.name.encode())),
+                author=self._name,
+                time_us=0,
+                message=f"changes at {self._name}",
+            )
+            moves = [RefMove("main", head, store.put(Kind.MANIFEST, encode_manifest(manifest)))]
+        self._move(moves, found, "look")
+
+    def _changes(self, held: ObjectId, found: ObjectId, root: ObjectId) -> Iterator[Change]:
+        """Yield what somebody changed at the peer as changes of the tree at `root`."""
+        for change in diff_maps(self._store, held, found):
+            ours = find_value(self._store, root, change.key)
+            new = change.new
+            if new is not None and change.old is not None and _same_content(change.old, new):
+                continue  # a mode: the peer may not keep them
+            if new is not None and ours is not None:
+                new = _with_type(new, decode_entry_trusted(ours).type)
+            if new != ours:
+                yield Change(change.key, ours, new)
+
+    # To the peer
+
+    @contextmanager
+    def _hold(self) -> Iterator[PeerRemote]:
+        yield self
+
+    def settle(self) -> None:
+        """Look once more: a push must build on what is there."""
+        self.look()
+
+    def move_refs(
+        self, moves: Sequence[RefMove], *, time_us: int, actor: str, why: str
+    ) -> list[LogEntry]:
+        """Send the peer what changes for it, then move the mirror's refs."""
+        main = next((move for move in moves if move.name == "main"), None)
+        held = self._held()
+        if main is not None and main.new is not None:
+            root = files_root(get_manifest(self._store, main.new)) or EMPTY_MAP
+            held = self._send(root, held)
+        return self._move(moves, held, why)
+
+    def _send(self, root: ObjectId, held: ObjectId) -> ObjectId:
+        """Upload what the peer has not; return the root that it holds then."""
+        store = self._store
+        wanted = build_map(store, _carried(store, root))
+        self.not_carried = count_entries(store, root) - count_entries(store, wanted)
+        changes = list(diff_maps(store, held, wanted))
+        self.kept_there = [change.key for change in changes if change.new is None]
+        waiting = [change for change in changes if change.new is not None]
+        part_bytes = PART_BYTES
+        while waiting:
+            part = _fitting(waiting, part_bytes)
+            try:
+                self._upload(wanted, {change.key for change in part})
+            except TooLarge as error:
+                if len(part) == 1:
+                    raise TooLarge(
+                        f"{show_path(part[0].key)} is too large for the peer: {error.message}",
+                        hint=error.hint,
+                    ) from error
+                part_bytes = max(1, sum(map(_size, part)) // 2)
+                continue
+            held = edit_map(store, held, [(change.key, change.new) for change in part])
+            # What has arrived is there, whatever becomes of the rest.
+            self._move((), held, "upload")
+            del waiting[: len(part)]
+        return held
+
+    def _upload(self, root: ObjectId, paths: set[bytes]) -> None:
+        with TemporaryFile(dir=self._store.path.parent) as archive:
+            write_tarball(self._store, root, archive, keep=lambda path, _: path in paths)
+            self._peer.upload(archive, archive.tell())
+
+    # The mirror
+
+    def _held(self) -> ObjectId:
+        state = self._store.get_state(_HELD)
+        if state is None:
+            self._store.put(Kind.NODE, EMPTY_MAP_BODY)
+            return EMPTY_MAP
+        return ObjectId(state)
+
+    def _move(self, moves: Sequence[RefMove], held: ObjectId, why: str) -> list[LogEntry]:
+        return self._store.move_refs(
+            moves, time_us=self._now_us(), actor=self._name, why=why, states={_HELD: bytes(held)}
+        )
+
+
+def _accept(path: bytes) -> str | None:
+    return "looks like a secret, and is held back" if is_secret(path) else None
+
+
+def _carried(store: SqliteStore, root: ObjectId) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the entries that such a peer holds: regular files of its directories, no secrets."""
+    for name in CARRIED:
+        for path, value in list_entries(store, root, prefix=name + b"/"):
+            if decode_entry_trusted(value).type in _FILE_TYPES and not is_secret(path):
+                yield path, value
+
+
+def _same_content(old: bytes, new: bytes) -> bool:
+    one, other = decode_entry_trusted(old), decode_entry_trusted(new)
+    return (one.ref, one.size) == (other.ref, other.size)
+
+
+def _with_type(value: bytes, type_: EntryType) -> bytes:
+    entry = decode_entry_trusted(value)
+    if type_ not in _FILE_TYPES:
+        return value
+    return encode_entry(FileEntry(type_, entry.size, entry.ref, entry.content))
+
+
+def _size(change: Change) -> int:
+    assert change.new is not None
+    return decode_entry_trusted(change.new).size
+
+
+def _fitting(changes: Sequence[Change], bytes_max: int) -> list[Change]:
+    """Return the first changes, at least one, whose contents have at most `bytes_max` together."""
+    part: list[Change] = []
+    size = 0
+    for change in changes:
+        size += _size(change)
+        if part and size > bytes_max:
+            break
+        part.append(change)
+    return part

@@ -1,0 +1,242 @@
+"""A peer that speaks tarballs alone, as a remote like any other, by the commands."""
+
+from __future__ import annotations
+
+import io
+import random
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import require
+from support_cli import gsync_in, json_in, make_repository, refused, write
+from support_older import API_TOKEN, Fault, Handler, Older, hang_up, running_older, status
+
+ENV: dict[str, Any] = {"GSYNC_TOKEN": API_TOKEN}
+
+
+@pytest.fixture(params=["direct", "relay"])
+def url(request: pytest.FixtureRequest, older: Older) -> str:
+    return f"tarball+{older.base}" if request.param == "direct" else f"relay+{older.base}/t%2F1"
+
+
+@pytest.fixture
+def older() -> Iterator[Older]:
+    require("server")
+    with running_older() as running:
+        yield running
+
+
+def make(folder: Path, url: str, files: dict[str, bytes]) -> Path:
+    make_repository(folder, files)
+    gsync_in(folder, "remote", "add", "origin", url)
+    return folder
+
+
+def sync(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json_in(folder, "sync", **ENV)
+    return found
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and ".gsync" not in path.parts and path.name != "gsync.toml"
+    }
+
+
+def test_there_and_back(tmp_path: Path, older: Older, url: str) -> None:
+    """A push fills the peer, edits there come back, and then nothing moves."""
+    folder = make(tmp_path / "a", url, {"agents/a": b"1", "content/c.md": b"1", "notes": b"n"})
+    found = json_in(folder, "push", **ENV)
+    assert older.files == {"agents/a": b"1", "content/c.md": b"1"}
+    assert found["not_carried"] == 2  # notes and gsync.toml
+    older.files["content/c.md"] = b"edited there"
+    older.files["content/new.md"] = b"new there"
+    gsync_in(folder, "pull", **ENV)
+    assert (folder / "content/c.md").read_bytes() == b"edited there"
+    assert (folder / "content/new.md").read_bytes() == b"new there"
+    assert (folder / "notes").read_bytes() == b"n"
+    asked = len(older.asked)
+    assert sync(folder)["snapshot"] is None
+    posts = [line for line in older.asked[asked:] if line.startswith("POST")]
+    assert posts == []
+    before = json_in(folder, "refs")["refs"]
+    sync(folder)
+    assert json_in(folder, "refs")["refs"] == before
+
+
+def test_what_was_deleted_here_does_not_come_back(tmp_path: Path, older: Older, url: str) -> None:
+    """The peer cannot delete: it is told so, again and again, and the file stays away here."""
+    folder = make(tmp_path / "a", url, {"agents/a": b"1", "agents/b": b"1"})
+    gsync_in(folder, "push", **ENV)
+    (folder / "agents/b").unlink()
+    out = gsync_in(folder, "sync", **ENV).out
+    assert b"agents/b" in out and b"cannot delete" in out
+    assert "agents/b" in older.files
+    older.files["agents/c"] = b"from there"
+    sync(folder)
+    assert sorted(files_of(folder)) == ["agents/a", "agents/c"]
+    # An edit of it there is an edit, and comes.
+    older.files["agents/b"] = b"alive"
+    sync(folder)
+    assert (folder / "agents/b").read_bytes() == b"alive"
+
+
+def test_what_was_deleted_there_goes_here(tmp_path: Path, older: Older, url: str) -> None:
+    """A file that the peer had and has no more was deleted there."""
+    folder = make(tmp_path / "a", url, {"agents/a": b"1", "agents/b": b"1"})
+    gsync_in(folder, "push", **ENV)
+    del older.files["agents/b"]
+    sync(folder)
+    assert sorted(files_of(folder)) == ["agents/a"]
+    assert sorted(older.files) == ["agents/a"]
+
+
+def test_edits_on_both_sides(tmp_path: Path, older: Older, url: str) -> None:
+    """They merge by lines; what does not is a conflict, and nothing is sent."""
+    text = b"".join(b"%d\n" % n for n in range(20))
+    folder = make(tmp_path / "a", url, {"content/c.md": text})
+    gsync_in(folder, "push", **ENV)
+    older.files["content/c.md"] = text.replace(b"18\n", b"there\n")
+    write(folder, {"content/c.md": text.replace(b"2\n", b"here\n", 1)})
+    sync(folder)
+    both = text.replace(b"2\n", b"here\n", 1).replace(b"18\n", b"there\n")
+    assert (folder / "content/c.md").read_bytes() == both == older.files["content/c.md"]
+    older.files["content/c.md"] = both.replace(b"5\n", b"five there\n", 1)
+    write(folder, {"content/c.md": both.replace(b"5\n", b"five here\n", 1)})
+    sent = len(older.bodies)
+    gsync_in(folder, "sync", code=1, **ENV)
+    assert len(older.bodies) == sent
+    assert b"five here" in (folder / "content/c.md").read_bytes()
+
+
+def test_first_contact_with_what_is_there(tmp_path: Path, older: Older, url: str) -> None:
+    """Two trees without a common past are not merged by themselves; told to, nothing is lost."""
+    older.files = {"agents/a": b"same", "agents/there": b"t"}
+    folder = make(tmp_path / "a", url, {"agents/a": b"same", "agents/here": b"h"})
+    _, hint = refused(folder, "pull", code=5, **ENV)
+    assert "gsync merge origin/main" in hint
+    refused(folder, "push", code=5, **ENV)
+    gsync_in(folder, "merge", "origin/main")
+    sync(folder)
+    expected = {"agents/a": b"same", "agents/here": b"h", "agents/there": b"t"}
+    assert files_of(folder) == expected == older.files
+
+
+def test_clone(tmp_path: Path, older: Older, url: str) -> None:
+    """What a peer holds becomes a folder, with the peer as its remote."""
+    older.files = {"agents/a": b"1", "skills/s/SKILL.md": b"# s"}
+    gsync_in(tmp_path, "clone", url, "b", **ENV)
+    assert files_of(tmp_path / "b") == older.files
+    write(tmp_path / "b", {"agents/new": b"2"})
+    sync(tmp_path / "b")
+    assert older.files["agents/new"] == b"2"
+
+
+def test_a_limit_splits_an_upload(tmp_path: Path, older: Older, url: str) -> None:
+    """What the peer refuses as too large goes in parts; one file that is cannot."""
+    rng = random.Random(1)
+    files = {f"content/{n}.bin": rng.randbytes(9000) for n in range(20)}
+    older.limit_bytes = 40_000
+    folder = make(tmp_path / "a", url, files)
+    gsync_in(folder, "push", **ENV)
+    assert older.files == files
+    write(folder, {"content/large.bin": rng.randbytes(90_000)})
+    gsync_in(folder, "snapshot")
+    message, _ = refused(folder, "push", code=2, **ENV)
+    assert "content/large.bin" in message
+
+
+def test_only_what_changed_is_sent(tmp_path: Path, older: Older, url: str) -> None:
+    """One edit is one file, and equal trees make equal archives."""
+    folder = make(tmp_path / "a", url, {f"content/{n}.md": b"%d" % n for n in range(50)})
+    gsync_in(folder, "push", **ENV)
+    write(folder, {"content/7.md": b"edited"})
+    sync(folder)
+    with tarfile.open(fileobj=io.BytesIO(older.bodies[-1]), mode="r:gz") as tar:
+        assert tar.getnames() == ["content/7.md"]
+
+
+@pytest.mark.parametrize(("fault", "code"), [(status(403), 3), (status(500), 7), (hang_up, 0)])
+def test_a_push_that_fails_is_made_good(
+    tmp_path: Path, older: Older, fault: Fault, code: int
+) -> None:
+    """What is worth it is tried again; else the next push sends what did not arrive."""
+    folder = make(tmp_path / "a", f"relay+{older.base}/t%2F1", {"agents/a": b"1"})
+    older.faults = [None, None, fault]  # two looks, then the upload
+    gsync_in(folder, "push", code=code, **ENV)
+    gsync_in(folder, "push", **ENV)
+    assert older.files == {"agents/a": b"1"}
+    sync(folder)
+    assert files_of(folder) == {"agents/a": b"1"}
+
+
+def test_an_upload_whose_answer_was_lost(tmp_path: Path, older: Older) -> None:
+    """It arrived; the next sync sees it there, and neither a conflict nor a second upload."""
+    folder = make(tmp_path / "a", f"relay+{older.base}/t%2F1", {"agents/a": b"1"})
+
+    def take_and_mumble(handler: Handler) -> bool:
+        older.files["agents/a"] = b"1"
+        handler.say(200, b"mumble")
+        return True
+
+    older.faults = [None, None, take_and_mumble]
+    message, hint = refused(folder, "push", code=6, **ENV)
+    assert "cannot be read" in message and "gsync sync" in hint
+    refused(folder, "sync", code=5, **ENV)  # the first contact, with what is there by now
+    gsync_in(folder, "merge", "origin/main")
+    sync(folder)
+    assert older.files == {"agents/a": b"1"} == files_of(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "/etc/x", "agents/../../x", "agents/a/b", "agents/\x01/../x"]
+)
+def test_hostile_archives(tmp_path: Path, older: Older, name: str) -> None:
+    """What a peer gives is checked whole before anything is touched."""
+    folder = make(tmp_path / "a", f"relay+{older.base}/t%2F1", {"agents/a": b"1"})
+    gsync_in(folder, "push", **ENV)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for path in ("agents/a", name):
+            info = tarfile.TarInfo(path)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"bad"))
+    older.archive = lambda names=(): out.getvalue()  # type: ignore[method-assign]
+    gsync_in(folder, "pull", code=2, **ENV)
+    assert files_of(folder) == {"agents/a": b"1"}
+    assert list(tmp_path.rglob("x")) == []
+
+
+def test_convergence(tmp_path: Path, older: Older, url: str) -> None:
+    """After any edits on both sides of different files, both hold the same, deletions aside."""
+    rng = random.Random(7)
+    folder = make(tmp_path / "a", url, {f"content/{n}": b"0" for n in range(8)})
+    gsync_in(folder, "push", **ENV)
+    gone: set[str] = set()
+    for step in range(12):
+        here, there = rng.sample(range(20), 2)
+        mine, theirs = f"content/{here}", f"content/{there}"
+        if rng.random() < 0.3 and (folder / mine).exists():
+            (folder / mine).unlink()
+            gone.add(mine)
+        else:
+            write(folder, {mine: b"h%d" % step})
+            gone.discard(mine)
+        older.files[theirs] = b"t%d" % step
+        gone.discard(theirs)
+        sync(folder)
+        assert files_of(folder) == {p: b for p, b in older.files.items() if p not in gone}
+
+
+def test_removing_the_remote_forgets_the_mirror(tmp_path: Path, older: Older) -> None:
+    """Added again, it is a first contact."""
+    folder = make(tmp_path / "a", f"tarball+{older.base}", {"agents/a": b"1"})
+    gsync_in(folder, "push", **ENV)
+    assert list((folder / ".gsync/peers").iterdir())
+    gsync_in(folder, "remote", "remove", "origin")
+    assert not list((folder / ".gsync/peers").iterdir())
