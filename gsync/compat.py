@@ -8,6 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from gsync.remotes.older import RetryConfig
+from gsync.sync.controlplane import (
+    DeployResponse,
+    RegistryToken,
+    SyncApiClient,
+    UploadResponse,
+    exchange_subject_token,
+    exchange_subject_token_at,
+)
 from gsync.sync.exports import ContextExport, DatabaseExport, ImportResult, UserExport
 from gsync.sync.results import InvalidInput, MissingConfig
 from gsync.sync.service import (
@@ -27,11 +35,14 @@ __all__ = [
     "ContextExport",
     "DatabaseExport",
     "DatabaseSyncService",
+    "DeployResponse",
     "FileSyncService",
     "ImportResult",
     "InvalidInput",
     "MissingConfig",
+    "RegistryToken",
     "RetryConfig",
+    "SyncApiClient",
     "SyncConfig",
     "SyncConfigBuilder",
     "SyncDirection",
@@ -40,7 +51,10 @@ __all__ = [
     "SyncOperationResult",
     "SyncService",
     "Unauthorized",
+    "UploadResponse",
     "UserExport",
+    "exchange_subject_token",
+    "exchange_subject_token_at",
 ]
 
 

@@ -34,6 +34,7 @@ class Older:
         files: What it holds.
         given: Tokens that it gave, and takes.
         faults: What the next file calls meet, in order.
+        documents: What the control plane says, by method and path below the tenant's.
         limit_bytes: The longest body it takes.
     """
 
@@ -45,18 +46,19 @@ class Older:
     bodies: list[bytes] = field(default_factory=list)
     exchanges: list[dict[str, str]] = field(default_factory=list)
     gives_token: bool = True
+    documents: dict[str, object] = field(default_factory=dict)
     base: str = ""
 
     def archive(self, names: tuple[str, ...] = INCLUDED) -> bytes:
         """Its files as it sends them: disk order, times and owners of its own."""
         out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        with tarfile.open(fileobj=out, mode="w") as tar:
             for path in sorted(self.files, key=lambda path: path[::-1]):
                 if path.split("/")[0] in names:
                     info = tarfile.TarInfo(path)
                     info.size, info.mtime, info.uid = len(self.files[path]), 1_700_000_000, 1000
                     tar.addfile(info, io.BytesIO(self.files[path]))
-        return out.getvalue()
+        return gzip.compress(out.getvalue(), mtime=0)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -70,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.older.asked.append(f"GET {urlsplit(self.path).path}")
-        if self.fails() or not self.admits():
+        if self.fails() or not self.admits() or self.tells("GET"):
             return
         names = parse_qs(urlsplit(self.path).query).get("filter")
         wanted = tuple(names[0].split(",")) if names else INCLUDED
@@ -84,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.older.asked.append(f"POST {path}")
         self.older.bodies.append(body)
-        if self.fails() or not self.admits():
+        if self.fails() or not self.admits() or self.tells("POST"):
             return
         if len(body) > self.older.limit_bytes:
             self.say_json(413, {"code": "payload_too_large"})
@@ -116,10 +118,18 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.older.faults.pop(0) if self.older.faults else None
         return fault is not None and fault(self)
 
+    def tells(self, method: str) -> bool:
+        found = self.older.documents.get(f"{method} {urlsplit(self.path).path}")
+        if found is not None:
+            self.say_json(200, found)
+        return found is not None
+
     def admits(self) -> bool:
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         path = urlsplit(self.path).path
         good = {DIRECT: self.older.given, RELAY: [API_TOKEN]}.get(path)
+        if f"{self.command} {path}" in self.older.documents:
+            good = [API_TOKEN]
         if good is None:
             self.say_json(404, {"code": "not_found"})
         elif token not in good:

@@ -90,7 +90,7 @@ class PeerAnswered(GsyncError):
         retry_after_s: How long the peer wants to be left alone, if it says so.
     """
 
-    status = 0
+    status: int | None = None
     retry_after_s: float | None = None
 
 
@@ -114,9 +114,46 @@ def answered(status: int, message: str, hint: str | None = None) -> PeerAnswered
 
 def is_retried(error: GsyncError) -> bool:
     """Return whether the same call may succeed when it is made again; the only judge of that."""
-    if isinstance(error, PeerAnswered):
-        return error.status in RETRIED
-    return isinstance(error, Unavailable)
+    status = getattr(error, "status", None)
+    return status in RETRIED if status is not None else isinstance(error, Unavailable)
+
+
+def call(
+    attempt: Callable[[], T],
+    retry: RetryConfig,
+    *,
+    renew: Callable[[GsyncError], bool] = lambda error: False,
+    sleep: Callable[[float], None] = time.sleep,
+    rand: Callable[[], float] = _random,
+) -> T:
+    """Return what an attempt returns, or raise its error when more are no use.
+
+    Args:
+        renew: Mends what an error says is stale, and returns whether it did: then the same is
+            tried again at once, once, and that costs no attempt.
+    """
+    renewed = False
+    delay, number = retry.initial_delay, 0
+    while True:
+        if number >= retry.max_attempts:
+            raise answered(503, f"no attempt is left: {number} are all there may be")
+        number += 1
+        try:
+            return attempt()
+        except GsyncError as error:
+            if not renewed and renew(error):
+                renewed, number = True, number - 1
+                continue
+            if not is_retried(error) or number >= retry.max_attempts:
+                raise
+            wait_s = delay * (1 - retry.jitter * rand())
+            after_s = getattr(error, "retry_after_s", None)
+            if after_s is not None:
+                if after_s > RETRY_AFTER_MAX_S:
+                    raise
+                wait_s = max(wait_s, after_s)
+            sleep(wait_s)
+            delay = retry.next_delay(delay)
 
 
 class OlderPeer:
@@ -170,7 +207,8 @@ class OlderPeer:
         Raises:
             GsyncError: it did not come, of the kind that says why; `out` holds what came.
         """
-        path = f"{self._files}?{urlencode({'filter': ','.join(directories)})}"
+        query = f"?{urlencode({'filter': ','.join(directories)})}" if directories else ""
+        path = self._files + query
 
         def attempt(headers: dict[str, str]) -> int:
             out.seek(0)
@@ -219,32 +257,19 @@ class OlderPeer:
     # Calls
 
     def _call(self, attempt: Callable[[dict[str, str]], T]) -> T:
-        """Return what an attempt returns, or raise its error when more are no use.
+        def renew(error: GsyncError) -> bool:
+            if getattr(error, "status", None) != 401 or self._given is None:
+                return False
+            self._given = None
+            return True
 
-        A token that the peer does not know any more is exchanged again once, at once.
-        """
-        renewed = False
-        delay, number = self.retry.initial_delay, 0
-        while True:
-            if number >= self.retry.max_attempts:
-                raise answered(503, f"{self.url}: {number} attempts are all there are")
-            number += 1
-            try:
-                return attempt(self._headers())
-            except GsyncError as error:
-                is_stale = isinstance(error, PeerAnswered) and error.status == 401
-                if is_stale and self._given is not None and not renewed:
-                    self._given, renewed, number = None, True, number - 1
-                    continue
-                if not is_retried(error) or number >= self.retry.max_attempts:
-                    raise
-                wait_s = delay * (1 - self.retry.jitter * self._rand())
-                if isinstance(error, PeerAnswered) and error.retry_after_s is not None:
-                    if error.retry_after_s > RETRY_AFTER_MAX_S:
-                        raise
-                    wait_s = max(wait_s, error.retry_after_s)
-                self._sleep(wait_s)
-                delay = self.retry.next_delay(delay)
+        return call(
+            lambda: attempt(self._headers()),
+            self.retry,
+            renew=renew,
+            sleep=self._sleep,
+            rand=self._rand,
+        )
 
     def _headers(self) -> dict[str, str]:
         token = self._token
@@ -329,7 +354,11 @@ def refusal(response: Response, who: str) -> PeerAnswered:
     error = answered(
         response.status, f"{who} answered {response.status}" + (f": {said}" if said else ""), hint
     )
-    after = response.headers.get("Retry-After", "").strip()
-    if after.isascii() and after.isdigit() and len(after) < 10:
-        error.retry_after_s = float(after)
+    error.retry_after_s = retry_after_s(response)
     return error
+
+
+def retry_after_s(response: Response) -> float | None:
+    """Return the seconds that an answer asks to be left alone for, or None."""
+    after = response.headers.get("Retry-After", "").strip()
+    return float(after) if after.isascii() and after.isdigit() and len(after) < 10 else None
