@@ -8,6 +8,7 @@ counts. Over a slow link there is no proxy: the link counts, in every run.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -256,6 +257,7 @@ class _Step:
     def _measure(self, tool: Tool, name: str, commands: Sequence[Command]) -> Sample:
         of = self._of
         local = "snapshot" in name or name == "gc"
+        os.sync()  # nobody pays for what another one left to be written
         before = tool.sizes()[0] if local else 0
         with self._wire(tool) as wire:
             cpu = tool.server.cpu() if tool.server else 0.0

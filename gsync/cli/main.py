@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
-from gsync import __version__
+from gsync import __version__, telemetry
 from gsync.cli.app import App, Group
 from gsync.errors import GsyncError
 
@@ -160,11 +160,23 @@ def run(args: Sequence[str]) -> int:
     """Run one command line and return the exit code; never raises."""
     _tolerate_any_text((sys.stdout, sys.stderr))
     app = App(args)
-    try:
-        code = _invoke(args, app)
-    except BaseException as error:  # every way to fail ends here, as an exit code
-        code = _failed(error, app)
+    name = next((word for word in args if word in COMMANDS), "")
+    # The server's spans are those of its requests.
+    with telemetry.tracing("gsync serve" if name == "serve" else "gsync"):
+        code = _run_traced(args, app, name)
     return _flush(code)
+
+
+def _run_traced(args: Sequence[str], app: App, name: str) -> int:
+    try:
+        if name == "serve":
+            return _invoke(args, app)
+        with telemetry.span(f"gsync {name}".rstrip(), gsync_run=app.run_id):
+            code = _invoke(args, app)
+            telemetry.note(gsync_exit=code)
+        return code
+    except BaseException as error:  # every way to fail ends here, as an exit code
+        return _failed(error, app)
 
 
 def _invoke(args: Sequence[str], app: App) -> int:

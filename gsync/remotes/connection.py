@@ -20,6 +20,7 @@ from os.path import expanduser
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from gsync import telemetry
 from gsync.errors import Denied, GsyncError, Invalid, Unavailable
 from gsync.remotes.base import Traffic
 
@@ -69,6 +70,7 @@ class Connection:
     ) -> None:
         self._base = base
         self._parts = urlsplit(base)
+        self._host = self._parts.hostname or ""
         self._traffic = traffic
         self._connect_s = connect_s
         self._stall_s = stall_s
@@ -93,6 +95,21 @@ class Connection:
             Denied: the server's certificate is not trusted.
             Invalid: the other side does not speak as the URL says.
         """
+        headers = dict(headers)
+        with telemetry.span(method, client=True, url_path=path, server_address=self._host) as span:
+            telemetry.carry(headers)
+            response = self._request(method, path, headers, body)
+            if span is not None:
+                span.set_attribute("http.response.status_code", response.status)
+            return response
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterator[bytes] | None,
+    ) -> Response:
         kept = self._open()
         try:
             with _explained(self._base):

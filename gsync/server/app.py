@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gsync import telemetry
 from gsync.errors import (
     Conflict,
     Corrupt,
@@ -262,16 +263,25 @@ class _Logged:
             record.bytes_out += len(message.get("body", b""))
             await send(message)
 
-        try:
-            await self._app(scope, receive, counted)
-        except ClientGone:
-            record.status = 499
-        finally:
-            route = scope.get("route")
-            record.path = route.path if isinstance(route, Route) else "-"
-            log_request(record)
-            if self._observe is not None:
-                self._observe(record)
+        with telemetry.served(_headers(scope)) as span:
+            try:
+                await self._app(scope, receive, counted)
+            except ClientGone:
+                record.status = 499
+            finally:
+                route = scope.get("route")
+                record.path = route.path if isinstance(route, Route) else "-"
+                if span is not None:
+                    span.update_name(f"{record.method} {record.path}")
+                    span.set_attribute("http.response.status_code", record.status)
+                    span.set_attribute("gsync.tenant", record.tenant or "")
+                log_request(record)
+                if self._observe is not None:
+                    self._observe(record)
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
 def _without_defects(endpoint: Endpoint) -> Endpoint:
