@@ -103,9 +103,21 @@ GROUP BY 1, 2 ORDER BY 1, 2
 """
 
 
+# Whether COPY may fill a table: nothing is in it, and nothing comes between.
+_TAKES_COPY = """
+SELECT NOT c.relhasrules AND c.relkind IN ('r', 'p') AND NOT pg_catalog.row_security_active(c.oid)
+    AND NOT EXISTS (SELECT FROM {table})
+FROM pg_catalog.pg_class c WHERE c.oid = %s::pg_catalog.regclass
+"""
+
+
 @dataclass(slots=True)
 class _Stage:
-    """The temporary table of one table, and what is in it."""
+    """The temporary table of one table, and what is in it.
+
+    Attributes:
+        direct: For a table without rows, which has no such table: what is written into it.
+    """
 
     name: str
     places: dict[str, str]
@@ -113,6 +125,7 @@ class _Stage:
     puts: int = 0
     deletes: int = 0
     deleted_early: int = 0
+    direct: tuple[Iterable[Change], LoadContent] | None = None
 
 
 class PostgresWriting(PostgresSession):
@@ -138,6 +151,11 @@ class PostgresWriting(PostgresSession):
         with translated(self._shown, plan.name):
             always = {name for (name,) in self._query(_ALWAYS, sql.qualified(plan.name))}
             stage = _Stage(f"gsync_stage_{len(self._stages)}", _places(plan), frozenset(always))
+            self._stages[plan.name] = stage
+            table = sql.qualified(plan.name)
+            if self._ask(_TAKES_COPY.format(table=table.replace("%", "%%")), table):
+                stage.direct = changes, load
+                return
             columns = ", ".join(
                 f"t.{sql.quote(name)} AS {place}" for name, place in stage.places.items()
             )
@@ -148,12 +166,11 @@ class PostgresWriting(PostgresSession):
             self._fill(stage, plan, changes, load)
             # A new table has no statistics, and is taken for one of a few rows.
             self._run(f"ANALYZE pg_temp.{stage.name}")
-        self._stages[plan.name] = stage
 
     def outsiders(self, plan: TablePlan, limit: int) -> list[bytes]:
         """Return keys to be written that rows out of the table's scope have, at most `limit`."""
         stage, scope = self._stages[plan.name], plan.view.scope
-        if scope is None:
+        if scope is None or stage.direct:
             return []
         types = [type_ for _, type_ in plan.schema.key]
         encode_key = key_encoder(types)
@@ -203,7 +220,7 @@ class PostgresWriting(PostgresSession):
         """Return staged rows whose unique values rows outside the patch hold, at most `limit`."""
         found: list[Clash] = []
         stage = self._stages[plan.name]
-        for unique in _uniques(plan):
+        for unique in _uniques(plan) if not stage.direct else ():
             if len(found) < limit:
                 with translated(self._shown, plan.name):
                     found += self._clashes(stage, plan, unique, limit - len(found))
@@ -216,7 +233,7 @@ class PostgresWriting(PostgresSession):
             Refused: a value can be freed in none of the ways there are.
         """
         stage = self._stages[plan.name]
-        for unique in _uniques(plan):
+        for unique in _uniques(plan) if not stage.direct else ():
             if not unique.deferrable:
                 with translated(self._shown, plan.name):
                     self._release(stage, plan, unique)
@@ -230,6 +247,12 @@ class PostgresWriting(PostgresSession):
             Refused: a value does not fit its column.
         """
         stage = self._stages[plan.name]
+        if stage.direct:
+            with translated(self._shown, plan.name):
+                self._defer()
+                count = self._fill_table(stage, plan, *stage.direct)
+                self._advance_sequences(stage, plan)
+            return count, 0
         if not stage.puts:
             return 0, 0
         with translated(self._shown, plan.name):
@@ -280,20 +303,38 @@ class PostgresWriting(PostgresSession):
     def _fill(
         self, stage: _Stage, plan: TablePlan, changes: Iterable[Change], load: LoadContent
     ) -> None:
-        names = ", ".join([*stage.places.values(), "gone"])
-        statement = f"COPY pg_temp.{stage.name} ({names}) FROM STDIN"
-        with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
-            buffered: list[str] = []
-            size = 0
+        def counted() -> Iterator[str]:
             for line, gone in _lines(plan, changes, load):
                 stage.puts += not gone
                 stage.deletes += gone
-                buffered.append(line)
-                size += len(line)
-                if size >= BUFFER_CHARACTERS:
-                    copy.write("".join(buffered))
-                    buffered, size = [], 0
-            copy.write("".join(buffered))
+                yield line + ("\tt\n" if gone else "\tf\n")
+
+        names = ", ".join([*stage.places.values(), "gone"])
+        self._copy(f"COPY pg_temp.{stage.name} ({names}) FROM STDIN", counted())
+
+    def _fill_table(
+        self, stage: _Stage, plan: TablePlan, changes: Iterable[Change], load: LoadContent
+    ) -> int:
+        """Copy what is put straight into a table without rows, of which nothing can be deleted."""
+        names = ", ".join(map(sql.quote, stage.places))
+        return self._copy(
+            f"COPY {sql.qualified(plan.name)} ({names}) FROM STDIN",
+            (line + "\n" for line, gone in _lines(plan, changes, load) if not gone),
+        )
+
+    def _copy(self, statement: str, lines: Iterable[str]) -> int:
+        with self._connection.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                buffered: list[str] = []
+                size = 0
+                for line in lines:
+                    buffered.append(line)
+                    size += len(line)
+                    if size >= BUFFER_CHARACTERS:
+                        copy.write("".join(buffered))
+                        buffered, size = [], 0
+                copy.write("".join(buffered))
+            return cursor.rowcount
 
     # --- Unique values ---------------------------------------------------------------
 
@@ -451,7 +492,12 @@ class PostgresWriting(PostgresSession):
             if types.get(name) != "int":
                 continue
             top = (
-                f"SELECT max({stage.places[name]}) AS top FROM pg_temp.{stage.name} WHERE NOT gone"
+                f"SELECT max({sql.quote(name)}) AS top FROM {sql.qualified(plan.name)}".replace(
+                    "%", "%%"
+                )
+                if stage.direct
+                else f"SELECT max({stage.places[name]}) AS top FROM pg_temp.{stage.name}"
+                " WHERE NOT gone"
             )
             counter = sequence.replace("%", "%%")
             self._query(
@@ -561,7 +607,7 @@ def _upsert_statement(stage: _Stage, plan: TablePlan) -> str:
 def _lines(
     plan: TablePlan, changes: Iterable[Change], load: LoadContent
 ) -> Iterator[tuple[str, bool]]:
-    """Yield a line of COPY for each change, and whether it is a deletion."""
+    """Yield a line of COPY for each change, without its end, and whether it is a deletion."""
     keys = [_RENDER[type_] for _, type_ in plan.schema.key]
     columns = [(column.slot, column.type, _RENDER[column.type]) for column in plan.schema.live]
     width = plan.schema.width
@@ -569,7 +615,7 @@ def _lines(
     for change in changes:
         fields = [render(cell) for render, cell in zip(keys, decode_key(change.key), strict=True)]
         if change.new is None:
-            yield "\t".join([*fields, *nulls, "t\n"]), True
+            yield "\t".join([*fields, *nulls]), True
             continue
         cells = decode_row_trusted(change.new, width)
         for slot, type_, render in columns:
@@ -577,7 +623,6 @@ def _lines(
             if type(cell) is Reference:
                 cell = load_cell(type_, cell, load)
             fields.append("\\N" if cell is None else render(cell))
-        fields.append("f\n")
         yield "\t".join(fields), False
 
 

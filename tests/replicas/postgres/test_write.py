@@ -14,7 +14,7 @@ from replicas.postgres.test_connect import kill
 from replicas.postgres.test_scan import CELLS
 from support_pg import Database
 
-from gsync.errors import Conflict, Denied, Unavailable
+from gsync.errors import Conflict, Denied, Invalid, Unavailable
 from gsync.replicas.postgres import PostgresDatabase, connect
 from gsync.replicas.tables.base import Clash, Interfered, Refused
 
@@ -68,6 +68,24 @@ def test_many_rows_into_an_empty_table(postgres: Database) -> None:
     started = time.monotonic()
     assert write(postgres, "t", patch) == (20_000, 0, 0)
     assert time.monotonic() - started < 20
+
+
+def test_an_empty_table_of_any_name(postgres: Database) -> None:
+    """Names that a format would take for its own are names."""
+    run(postgres, 'CREATE TABLE "t{}%s" (id int PRIMARY KEY, "a%" text)')
+    assert write(postgres, "t{}%s", {(1,): {"a%": "x"}, (2,): {"a%": None}}) == (2, 0, 0)
+    assert read(postgres.url, "t{}%s", ["id"]) == {(1,): {"a%": "x"}, (2,): {"a%": None}}
+
+
+def test_an_empty_table_with_a_rule(postgres: Database) -> None:
+    """COPY would pass the rule by: such a table is refused, with rows in it or without."""
+    run(
+        postgres,
+        "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE seen (id int);"
+        "CREATE RULE r AS ON INSERT TO t DO ALSO INSERT INTO seen VALUES (new.id)",
+    )
+    with pytest.raises(Invalid, match="rules"):
+        write(postgres, "t", {(1,): {}})
 
 
 def test_nothing_before_the_commit(postgres: Database) -> None:
