@@ -178,6 +178,33 @@ class Limits:
 
 
 @frozen
+class JobConfig:
+    """One of `[[jobs]]`.
+
+    Attributes:
+        name: What it is called; its lease and its record are by that.
+        run: Which command: one of `gsync.jobs.run.KINDS`.
+        cron: When, as five fields, in `timezone`.
+        every: When, as the time from one slot to the next, counted from 1970.
+        timezone: Of `cron`.
+        parameters: Of the command; a tuple of pairs.
+        jitter: The most that it waits after a slot.
+        timeout: After how long it is ended.
+        on_failure: A command, with its arguments, to run when it has failed.
+    """
+
+    name: str
+    run: str
+    cron: str | None = None
+    every: str | None = None
+    timezone: str = "UTC"
+    parameters: tuple[tuple[str, str], ...] = ()
+    jitter: str | None = None
+    timeout: str | None = None
+    on_failure: tuple[str, ...] = ()
+
+
+@frozen
 class Local:
     """`.gsync/config.toml`."""
 
@@ -185,6 +212,7 @@ class Local:
     remotes: Mapping[str, Remote] = field(default_factory=dict)
     limits: Limits = Limits()
     databases: Mapping[str, DatabaseConfig] = field(default_factory=dict)
+    jobs: tuple[JobConfig, ...] = ()
 
 
 @frozen
@@ -415,8 +443,41 @@ def parse_local(data: bytes, shown: str = f".gsync/{LOCAL_FILE}") -> Local:
     author, limits = _author(top.table("author")), _limits(top.table("limits"))
     remotes = {name: _remote(name, table) for name, table in top.tables("remotes").items()}
     databases = {name: _database(name, table) for name, table in top.tables("db").items()}
+    jobs = tuple(map(_job, top.list_of_tables("jobs")))
     top.close()
-    return Local(author, remotes, limits, databases)
+    names = [job.name for job in jobs]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidConfig(shown, f"two jobs are called {name!r}")
+    return Local(author, remotes, limits, databases, jobs)
+
+
+_JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+def _job(table: _Table) -> JobConfig:
+    """Return a job; whether its schedule and parameters are any is looked at when it is used."""
+    job = JobConfig(
+        name=table.text("name") or "",
+        run=table.text("run") or "",
+        cron=table.text("cron"),
+        every=table.text("every"),
+        timezone=table.text("timezone") or "UTC",
+        parameters=table.texts("parameters"),
+        jitter=table.text("jitter"),
+        timeout=table.text("timeout"),
+        on_failure=table.names("on_failure"),
+    )
+    table.close()
+    if not _JOB_NAME.fullmatch(job.name):
+        raise InvalidConfig(
+            table.file, f"jobs: expected a name of {_JOB_NAME.pattern}, found {job.name[:80]!r}"
+        )
+    if not job.run:
+        raise InvalidConfig(table.file, f"job {job.name} has no 'run'")
+    if job.cron and job.every:
+        raise InvalidConfig(table.file, f"job {job.name} has both 'cron' and 'every'")
+    return job
 
 
 def _database(name: str, table: _Table) -> DatabaseConfig:
@@ -557,6 +618,15 @@ class _Table:
             if not isinstance(value, dict):
                 raise self._wrong(f"{name}.{key}", "a table", value)
         return {k: _Table(v, self.file, f"{self._path(name)}.{k}.") for k, v in values.items()}
+
+    def list_of_tables(self, name: str) -> list[_Table]:
+        values = self._value(name, list, "a list of tables", [])
+        if len(values) > REMOTES_MAX:
+            raise self._wrong(name, f"at most {REMOTES_MAX} tables", len(values))
+        for value in values:
+            if not isinstance(value, dict):
+                raise self._wrong(name, "a list of tables", value)
+        return [_Table(value, self.file, f"{self._path(name)}.") for value in values]
 
     def close(self) -> None:
         for name in self._values:

@@ -46,6 +46,7 @@ def _examine(repo: Repository) -> Iterator[Finding]:
     yield from _permissions(repo)
     yield from _space(repo)
     yield from _remotes(repo)
+    yield from _jobs(repo)
     if not repo.bare:
         yield from _folder(repo)
         yield from _databases(repo)
@@ -102,6 +103,24 @@ def _remotes(repo: Repository) -> Iterator[Finding]:
         for what, file in (("token", remote.token_file), ("certificate", remote.ca_file)):
             if file is not None and not Path(expand(file)).is_file():
                 yield Finding("problem", f"remote {name}: no {what} file {file}", "make it")
+
+
+def _jobs(repo: Repository) -> Iterator[Finding]:
+    jobs = [job.name for job in repo.config.local.jobs]
+    if not jobs:
+        return
+    from gsync.sync.jobrecord import failing
+
+    failed = failing(repo.store, jobs)
+    for name, state in failed.items():
+        yield Finding(
+            "problem",
+            f"job {name}: the last {state.failures} run(s) have failed, the newest with:"
+            f" {state.last_failure}",
+            "see 'gsync jobs history --failed'",
+        )
+    if not failed:
+        yield Finding("ok", f"{len(jobs)} job(s), none of which failed last")
 
 
 def _fared(name: str, health: Health) -> Finding:

@@ -37,6 +37,7 @@ from gsync.transfer.history import get_manifest, is_ancestor, list_ancestors
 
 if TYPE_CHECKING:
     from gsync.sync.comparetables import TableCounts
+    from gsync.sync.jobrecord import JobState
     from gsync.sync.tables import ScannedTables
     from gsync.views.conflicts import StoredConflict
 
@@ -71,6 +72,7 @@ class Status:
         notices: Paths that are left out or need attention.
         remotes: For each remote as last seen, how many manifests we are ahead and behind.
         health: How runs with remotes, and with the peers of databases, have ended.
+        jobs: Those whose last run has failed.
         databases: When each database was last scanned, in microseconds, or None.
         merge: What an unfinished merge merges, or None.
         conflicts: Those of its conflicts that are open.
@@ -81,6 +83,7 @@ class Status:
     notices: list[Notice]
     remotes: dict[str, tuple[int, int]]
     health: dict[str, Health] = field(default_factory=dict)
+    jobs: dict[str, JobState] = field(default_factory=dict)
     databases: dict[str, int | None] = field(default_factory=dict)
     merge: str | None = None
     conflicts: tuple[StoredConflict, ...] = ()
@@ -373,6 +376,7 @@ def status(
         notices=[*found.notices, *rescued(repo)],
         remotes={name: ahead_behind(repo, name) for name in sorted(repo.config.remotes)},
         health=health(repo.store),
+        jobs=_failing_jobs(repo),
         databases=_last_scanned(repo),
         merge=merge,
         conflicts=conflicts,
@@ -424,6 +428,14 @@ def ahead_behind(repo: Repository, remote: str) -> tuple[int, int]:
         return len(left) - len(set(list_ancestors(repo.store, [theirs]))), 0
     right = set(list_ancestors(repo.store, [theirs]))
     return len(left - right), len(right - left)
+
+
+def _failing_jobs(repo: Repository) -> dict[str, JobState]:
+    if not repo.config.local.jobs:
+        return {}
+    from gsync.sync.jobrecord import failing
+
+    return failing(repo.store, [job.name for job in repo.config.local.jobs])
 
 
 def snapshot(

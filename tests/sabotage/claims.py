@@ -1662,4 +1662,37 @@ CLAIMS = (
         '            raise Unavailable(\n                f"{self.url} took the upload',
         ("tests/remotes/test_older.py::test_a_good_status_with_a_bad_answer",),
     ),
+    # --- Jobs
+    Claim(
+        "job-unleased",
+        "Two schedulers never run one job at once.",
+        "gsync/jobs/run.py",
+        'with locked(self._leases / f"{job.name}.lock", f"job {job.name}", wait_s=0):',
+        "if True:",
+        ("tests/jobs/test_jobs.py::test_a_running_job_is_not_run_beside_itself",),
+    ),
+    Claim(
+        "job-slot-unseen",
+        "A slot that another scheduler has just run is not run again.",
+        "gsync/jobs/run.py",
+        "slot = 0 if by_hand else self.due(job)",
+        "slot = 0 if by_hand else int(self._now_s()) // 3600 * 3600",
+        ("tests/jobs/test_jobs.py::test_a_slot_that_was_taken_meanwhile",),
+    ),
+    Claim(
+        "job-unended",
+        "A job that hangs is ended.",
+        "gsync/jobs/run.py",
+        "code = process.wait(timeout_s)",
+        "code = process.wait(timeout_s + 600)",
+        ("tests/jobs/test_jobs.py::test_a_job_that_hangs_is_ended",),
+    ),
+    Claim(
+        "job-cut-off-unseen",
+        "A run that was cut off is on record as failed.",
+        "gsync/jobs/run.py",
+        "    if run.outcome in (DONE, FAILED):\n        return run\n",
+        "    return run\n",
+        ("tests/jobs/test_jobs.py::test_a_scheduler_that_is_killed",),
+    ),
 )

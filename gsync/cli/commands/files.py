@@ -88,6 +88,10 @@ def status(app: App, paths: tuple[str, ...], exit_code: bool) -> None:
             for name, (ahead, behind) in found.remotes.items()
         },
         "runs": {name: health_json(one) for name, one in found.health.items()},
+        "jobs": {
+            name: {"failures": state.failures, "error": state.last_failure}
+            for name, state in found.jobs.items()
+        },
         "databases": {
             name: {"scanned": when(scanned) if scanned is not None else None}
             for name, scanned in found.databases.items()
@@ -113,6 +117,8 @@ def _status_lines(app: App, found: object) -> Iterator[str]:
         )
         yield f"Merging {found.merge}: {state}."
     yield from health_lines(found.remotes, found.health)
+    for name, job in found.jobs.items():
+        yield f"! job {name} failed {job.failures} time(s) in a row: {job.last_failure}"
     if found.changes:
         yield ""
         yield from status_lines(app, found.changes)

@@ -1,0 +1,1 @@
+"""Jobs: commands of gsync on a schedule (16-jobs)."""
