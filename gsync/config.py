@@ -140,6 +140,8 @@ class Remote:
     token_file: str | None = None
     insecure_http: bool = False
     ca_file: str | None = None
+    client_id: str | None = None
+    include: tuple[str, ...] = ()
 
     def location(self) -> HttpUrl | PeerUrl | PathUrl:
         """Return the URL, parsed."""
@@ -520,7 +522,12 @@ def _remote(name: str, table: _Table) -> Remote:
     if url is None:
         raise InvalidConfig(table.file, f"remotes.{name} has no url")
     remote = Remote(
-        url, table.text("token_file"), table.flag("insecure_http"), table.text("ca_file")
+        url,
+        table.text("token_file"),
+        table.flag("insecure_http"),
+        table.text("ca_file"),
+        table.text("client_id"),
+        table.names("include"),
     )
     table.close()
     try:

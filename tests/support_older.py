@@ -48,6 +48,7 @@ class Older:
     gives_token: bool = True
     documents: dict[str, object] = field(default_factory=dict)
     base: str = ""
+    relayed: str = RELAY
 
     def archive(self, names: tuple[str, ...] = INCLUDED) -> bytes:
         """Its files as it sends them: disk order, times and owners of its own."""
@@ -127,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
     def admits(self) -> bool:
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         path = urlsplit(self.path).path
-        good = {DIRECT: self.older.given, RELAY: [API_TOKEN]}.get(path)
+        good = {DIRECT: self.older.given, self.older.relayed: [API_TOKEN]}.get(path)
         if f"{self.command} {path}" in self.older.documents:
             good = [API_TOKEN]
         if good is None:

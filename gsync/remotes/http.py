@@ -381,7 +381,7 @@ def _check_answer(response: Response, url: str) -> None:
     if error is None:
         error = _derived(response, url)
     if type(error) is Unavailable:
-        wait_s = _retry_after_s(response)
+        wait_s = retry_after_s(response)
         if wait_s is not None:
             raise ServerBusy(error.message, error.hint, wait_s)
     raise error
@@ -411,7 +411,7 @@ def _derived(response: Response, url: str) -> GsyncError:
     )
 
 
-def _retry_after_s(response: Response) -> float | None:
+def retry_after_s(response: Response) -> float | None:
     """Return the seconds that the answer asks us to wait, or None."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit() and len(text) < 10:

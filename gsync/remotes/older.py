@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -188,6 +188,7 @@ class OlderPeer:
         self._client_id = client_id
         self._sleep, self._rand, self._now = sleep, rand, now
         self._given: tuple[str, float] | None = None  # a token, and until when it is good
+        self._secrets: set[str] = {token} if token else set()
         self._connection = Connection(
             url.base, self.traffic, connect_s=connect_s, stall_s=stall_s, ca_file=ca_file
         )
@@ -280,13 +281,14 @@ class OlderPeer:
     def _exchanged(self, token: str) -> str:
         if self._given is None or self._now() >= self._given[1]:
             self._given = exchange_token(self._connection, token, self._client_id, self._now)
+            self._secrets.add(self._given[0])
             self.traffic.count_request()
         return self._given[0]
 
     def _check(self, response: Response) -> None:
         if 200 <= response.status < 300 and response.has_length:
             return
-        raise refusal(response, str(self.url))
+        raise refusal(response, str(self.url), self._secrets)
 
     def _read(self, response: Response) -> dict[str, Any]:
         try:
@@ -327,7 +329,7 @@ def exchange_token(
     )
     try:
         if response.status != 200:
-            raise refusal(response, "the token endpoint")
+            raise refusal(response, "the token endpoint", [token])
         body = response.read_up_to(1 << 20)
     finally:
         response.close()
@@ -341,9 +343,15 @@ def exchange_token(
     return given, asked_s + max(0.0, lasts_s - EXPIRES_EARLY_S)
 
 
-def refusal(response: Response, who: str) -> PeerAnswered:
-    """Return the error that an answer without success is; of its body, what can be shown."""
+def refusal(response: Response, who: str, secrets: Iterable[str] = ()) -> PeerAnswered:
+    """Return the error that an answer without success is; of its body, what can be shown.
+
+    Args:
+        secrets: Tokens that the other side may have repeated in it.
+    """
     body = response.read_up_to(64 << 10)
+    for secret in secrets:
+        body = body.replace(secret.encode(), b"***")
     text = body[: 4 * _SHOWN_CHARS].decode("utf-8", "replace")[:_SHOWN_CHARS]
     said = "".join(c if c.isprintable() else " " for c in text).strip()
     hint = None
@@ -354,11 +362,7 @@ def refusal(response: Response, who: str) -> PeerAnswered:
     error = answered(
         response.status, f"{who} answered {response.status}" + (f": {said}" if said else ""), hint
     )
+    from gsync.remotes.http import retry_after_s
+
     error.retry_after_s = retry_after_s(response)
     return error
-
-
-def retry_after_s(response: Response) -> float | None:
-    """Return the seconds that an answer asks to be left alone for, or None."""
-    after = response.headers.get("Retry-After", "").strip()
-    return float(after) if after.isascii() and after.isdigit() and len(after) < 10 else None

@@ -24,7 +24,7 @@ from gsync.errors import (
 from gsync.frozen import frozen
 from gsync.remotes.base import Traffic
 from gsync.remotes.connection import Connection, bearer, is_loopback
-from gsync.remotes.http import STATUS
+from gsync.remotes.http import STATUS, retry_after_s
 from gsync.remotes.older import (
     CLIENT_ID,
     OlderPeer,
@@ -32,7 +32,6 @@ from gsync.remotes.older import (
     RetryConfig,
     call,
     exchange_token,
-    retry_after_s,
 )
 from gsync.sync.results import InvalidInput, SyncError
 from gsync.urls import PeerUrl

@@ -529,13 +529,21 @@ def _open_peer(
     """Open the mirror of a peer, below the repository; one that is only looked at has none."""
     from urllib.parse import urlsplit
 
-    from gsync.remotes.older import OlderPeer
+    from gsync.remotes.older import CLIENT_ID, OlderPeer, RetryConfig
     from gsync.sync.peers import PeerRemote
 
     limits = repo.config.limits if repo else ConfigLimits()
+    remotes = repo.config.remotes.values() if repo else ()
+    remote = next((one for one in remotes if one.url.rstrip("/") == str(url)), None)
     with ExitStack() as stack:
         peer = OlderPeer(
-            url, token, ca_file=ca_file, connect_s=limits.connect_s, stall_s=limits.stall_s
+            url,
+            token,
+            ca_file=ca_file,
+            client_id=(remote.client_id if remote else None) or CLIENT_ID,
+            retry=RetryConfig(max_attempts=limits.attempts, jitter=0.25),
+            connect_s=limits.connect_s,
+            stall_s=limits.stall_s,
         )
         stack.callback(peer.close)
         if repo is None:
@@ -546,7 +554,8 @@ def _open_peer(
         file = workdir / STORE
         make = SqliteStore.open if file.is_file() else SqliteStore.create
         store = stack.enter_context(make(file))
-        yield PeerRemote(store, peer, urlsplit(url.base).hostname or "peer", now_us)
+        name = urlsplit(url.base).hostname or "peer"
+        yield PeerRemote(store, peer, name, now_us, remote.include if remote else ())
 
 
 def forget_peer(repo: Repository, url: str) -> None:

@@ -18,12 +18,12 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, Protocol
 
 from gsync.changes import Change
-from gsync.errors import TooLarge
+from gsync.errors import Conflict, Corrupt, TooLarge
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP, build_map, count_entries, edit_map, find_value, list_entries
 from gsync.objects.model import EMPTY_MAP_BODY, FILES, Collection, Manifest, encode_manifest
 from gsync.objects.oid import Kind, ObjectId
-from gsync.paths import show_path
+from gsync.paths import parents_of, show_path
 from gsync.protocol.frames import Frame
 from gsync.protocol.messages import Hello, Welcome
 from gsync.remotes.base import Traffic
@@ -43,17 +43,26 @@ from gsync.views.files import (
     encode_entry,
 )
 
-CARRIED = (
-    *(b"access-control", b"agents", b"ai", b"config", b"content", b"hooks", b"mcp", b"plugins"),
-    *(b"skills", b"web"),
-)
-"""Directories that either of the older lists has; `profiles` stays where it is."""
+CARRIED = ("agents", "config", "content", "skills")
+"""Directories that both of the older lists have: a server refuses all of a tarball that has one
+which is not in its own. `include` of a remote says otherwise."""
 
 PART_BYTES = 64 << 20
 """Of contents in one upload, until the peer says that this is too much."""
 
 _HELD = "held"
+_SENDING = "sending"
 _FILE_TYPES = (EntryType.FILE, EntryType.EXECUTABLE)
+
+
+class PeerEmptied(Conflict):
+    """A peer that held files holds none: it was set up anew, or somebody deleted all of them."""
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__(
+            f"{name} holds no file any more, where it held {count}; they are not deleted here",
+            hint="was it set up anew? 'gsync remote remove' and 'add', then a push fills it",
+        )
 
 
 class Peer(Protocol):
@@ -74,6 +83,8 @@ class PeerRemote(LocalRemote):
     Attributes:
         kept_there: Paths that were deleted here and stay at the peer, which cannot delete.
         not_carried: How many entries of what was pushed the peer does not take.
+        in_the_way: Paths of these that are a directory here and a file there, or the reverse,
+            since the peer cannot delete.
 
     Args:
         peer: Counts what goes over the wire.
@@ -81,12 +92,19 @@ class PeerRemote(LocalRemote):
     """
 
     def __init__(
-        self, store: SqliteStore, peer: Peer, name: str, now_us: Callable[[], int]
+        self,
+        store: SqliteStore,
+        peer: Peer,
+        name: str,
+        now_us: Callable[[], int],
+        include: Sequence[str] = (),
     ) -> None:
         super().__init__(Answerer(store, name, now_us, hold=self._hold))
         self.traffic = peer.traffic
         self.kept_there: list[bytes] = []
         self.not_carried = 0
+        self.in_the_way: list[bytes] = []
+        self._include = tuple(sorted(include or CARRIED))
         self._store, self._peer, self._name, self._now_us = store, peer, name, now_us
 
     def hello(self, hello: Hello) -> Welcome:
@@ -97,6 +115,18 @@ class PeerRemote(LocalRemote):
     def close(self) -> None:
         """Close the connection to the peer; the mirror is the caller's."""
         self._peer.close()
+
+    def why_not_sent(self, path: bytes, new: FileEntry | None) -> str | None:
+        """Return why a change to `path` does not arrive at the peer, or None."""
+        if path.partition(b"/")[0].decode("utf-8", "replace") not in self._include:
+            return "outside of the directories that travel to this peer"
+        if is_secret(path):
+            return "looks like a secret, and is held back"
+        if new is None:
+            return "stays there: the peer cannot delete"
+        if new.type not in _FILE_TYPES:
+            return "only files travel to this peer"
+        return "the peer has something in its way" if path in self.in_the_way else None
 
     # What is between us and the mirror goes over no wire.
 
@@ -123,13 +153,15 @@ class PeerRemote(LocalRemote):
         """
         store = self._store
         with TemporaryFile(dir=store.path.parent) as spool:
-            self._peer.download(tuple(name.decode() for name in CARRIED), spool)
+            self._peer.download(self._include, spool)
             spool.seek(0)
             read = read_tarball(spool, store, limits=TarLimits(ratio_max=1000), accept=_accept)
-        found = build_map(store, _carried(store, read.root))
+        found = build_map(store, self._carried(read.root))
         held = self._held()
         if found == held:
             return
+        if found == EMPTY_MAP:
+            raise PeerEmptied(self._name, count_entries(store, held))
         head = store.find_ref("main")
         parent = get_manifest(store, head) if head else None
         root = (files_root(parent) or EMPTY_MAP) if parent else EMPTY_MAP
@@ -153,7 +185,11 @@ class PeerRemote(LocalRemote):
 
     def _changes(self, held: ObjectId, found: ObjectId, root: ObjectId) -> Iterator[Change]:
         """Yield what somebody changed at the peer as changes of the tree at `root`."""
+        sent = self._sending()
         for change in diff_maps(self._store, held, found):
+            arrived = find_value(self._store, sent, change.key) if sent else None
+            if arrived and change.new and _same_content(arrived, change.new):
+                continue  # ours: the upload came there, and its answer did not come here
             ours = find_value(self._store, root, change.key)
             new = change.new
             if new is not None and change.old is not None and _same_content(change.old, new):
@@ -187,12 +223,16 @@ class PeerRemote(LocalRemote):
     def _send(self, root: ObjectId, held: ObjectId) -> ObjectId:
         """Upload what the peer has not; return the root that it holds then."""
         store = self._store
-        wanted = build_map(store, _carried(store, root))
+        wanted = self._without_clashes(build_map(store, self._carried(root)), held)
         self.not_carried = count_entries(store, root) - count_entries(store, wanted)
         changes = list(diff_maps(store, held, wanted))
         self.kept_there = [change.key for change in changes if change.new is None]
         waiting = [change for change in changes if change.new is not None]
         part_bytes = PART_BYTES
+        if waiting:
+            sending = edit_map(store, held, [(change.key, change.new) for change in waiting])
+            store.flush()
+            store.set_states({_SENDING: bytes(sending)})
         while waiting:
             part = _fitting(waiting, part_bytes)
             try:
@@ -214,9 +254,46 @@ class PeerRemote(LocalRemote):
     def _upload(self, root: ObjectId, paths: set[bytes]) -> None:
         with TemporaryFile(dir=self._store.path.parent) as archive:
             write_tarball(self._store, root, archive, keep=lambda path, _: path in paths)
-            self._peer.upload(archive, archive.tell())
+            answer = self._peer.upload(archive, archive.tell())
+        # A gsync server counts what it had already, and what it held back, apart.
+        taken = [answer.get(name) for name in ("files_uploaded", "unchanged", "held_back")]
+        count = sum(
+            len(n) if isinstance(n, list) else n for n in taken if isinstance(n, int | list)
+        )
+        if count != len(paths):
+            raise Corrupt(
+                f"{self._name} says that it took {count} files of {len(paths)} that were sent",
+                hint="nothing is sent again blindly: 'gsync sync' looks at what is there first",
+            )
+
+    def _without_clashes(self, wanted: ObjectId, held: ObjectId) -> ObjectId:
+        """Return `wanted` without what cannot be there beside what the peer cannot delete."""
+        store = self._store
+        self.in_the_way = []
+        for change in diff_maps(store, held, wanted):
+            if change.old is not None or change.new is None:
+                continue
+            below = next(list_entries(store, held, prefix=change.key + b"/"), None)
+            above = (find_value(store, held, path) for path in parents_of(change.key))
+            if below is not None or any(value is not None for value in above):
+                self.in_the_way.append(change.key)
+        return edit_map(store, wanted, [(path, None) for path in self.in_the_way])
 
     # The mirror
+
+    def _carried(self, root: ObjectId) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the entries that the peer holds: regular files of its directories, no secrets."""
+        for name in self._include:
+            for path, value in list_entries(self._store, root, prefix=name.encode() + b"/"):
+                if decode_entry_trusted(value).type in _FILE_TYPES and not is_secret(path):
+                    yield path, value
+
+    def _sending(self) -> ObjectId | None:
+        """Return what the peer must hold if the upload arrived that nothing was heard of."""
+        state = self._store.get_state(_SENDING)
+        if state is None or self._store.missing([ObjectId(state)]):
+            return None
+        return ObjectId(state)
 
     def _held(self) -> ObjectId:
         state = self._store.get_state(_HELD)
@@ -233,14 +310,6 @@ class PeerRemote(LocalRemote):
 
 def _accept(path: bytes) -> str | None:
     return "looks like a secret, and is held back" if is_secret(path) else None
-
-
-def _carried(store: SqliteStore, root: ObjectId) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the entries that such a peer holds: regular files of its directories, no secrets."""
-    for name in CARRIED:
-        for path, value in list_entries(store, root, prefix=name + b"/"):
-            if decode_entry_trusted(value).type in _FILE_TYPES and not is_secret(path):
-                yield path, value
 
 
 def _same_content(old: bytes, new: bytes) -> bool:

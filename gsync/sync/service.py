@@ -34,6 +34,7 @@ from gsync.store.sqlite import SqliteStore
 from gsync.sync.compare import FileChange, describe, diff_manifests, files_root
 from gsync.sync.controlplane import ApiError, Unauthorized, check_api_url, find_database_url
 from gsync.sync.exchange import Behind, connect, fetch, pull, push
+from gsync.sync.kinds import find_kind, keep_kind
 from gsync.sync.opendb import open_url
 from gsync.sync.operations import Operation, list_operations
 from gsync.sync.pairs import PairResult, sync_pair
@@ -59,7 +60,7 @@ from gsync.sync.results import (
 from gsync.sync.runs import recorded
 from gsync.sync.undoing import Undone, undo
 from gsync.transfer.history import is_ancestor
-from gsync.urls import InvalidName, InvalidUrl, check_tenant, parse_database_url, parse_url
+from gsync.urls import HttpUrl, InvalidName, InvalidUrl, check_tenant, parse_database_url, parse_url
 
 __all__ = [
     "ApiError",
@@ -212,19 +213,22 @@ class SyncService:
             recorded(repo, "sync-all", dry=config.dry_run) as run,
             repo.writing("sync_files"),
         ):
-            run.remote = _remote_name(repo, url)
-            return sync_folder(
+            is_direct = config.hostname is not None
+            kind = find_kind(repo, url, is_direct=is_direct, ca_file=config.ca_file)
+            run.remote = _remote_name(repo, str(kind))
+            opening = partial(
+                connect, repo, str(kind), token=config.api_token.strip(), ca_file=config.ca_file
+            )
+            done = sync_folder(
                 repo,
                 run.remote,
-                run.counting(
-                    partial(
-                        connect, repo, url, token=config.api_token.strip(), ca_file=config.ca_file
-                    )
-                ),
+                run.counting(opening),
                 self._direction,
                 dry_run=config.dry_run,
                 verbose=config.verbose,
             )
+            keep_kind(repo, url, kind)
+            return done
 
     def list_files(self) -> SyncOperationResult:
         """Return what a push offers, without asking the other side; its details say so."""
@@ -325,7 +329,7 @@ class SyncService:
         if not self.config.api_token.strip():
             raise InvalidInput("api_token", "is empty")
 
-    def _remote_url(self) -> str:
+    def _remote_url(self) -> HttpUrl:
         self._check_access()
         try:
             check_tenant(self.config.tenant_id)
@@ -335,7 +339,9 @@ class SyncService:
         if self.config.hostname is not None:
             where, base = "hostname", f"https://{self.config.hostname}"
         try:
-            return str(parse_url(f"{base}/{self.config.tenant_id}"))
+            found = parse_url(f"{base}/{self.config.tenant_id}")
+            assert isinstance(found, HttpUrl)
+            return found
         except InvalidUrl as error:
             raise InvalidInput(where, error.message, hint=error.hint) from error
 
@@ -482,8 +488,24 @@ def _push(repo: Repository, remote: str, connect: _Connect, message: str, _: boo
     with connect() as connection:
         moved = push(repo, remote, connection)
     after = repo.manifest(moved.new)
-    changes = diff_manifests(repo.store, repo.manifest(moved.old), after)
-    return changes, made.notices, moved.old, moved.new, _count_files(after)
+    found = diff_manifests(repo.store, repo.manifest(moved.old), after)
+    changes, left = _split_at_peer(connection, found)
+    return changes, [*made.notices, *left], moved.old, moved.new, _count_files(after)
+
+
+def _split_at_peer(
+    connection: Connection, changes: Iterable[FileChange]
+) -> tuple[list[FileChange], list[Notice]]:
+    """Return which changes arrive at the other side, and why the others do not."""
+    why_not_sent = getattr(connection, "why_not_sent", None)
+    arrive, left = [], []
+    for change in changes:
+        why = why_not_sent(change.path, change.new) if why_not_sent else None
+        if why is None:
+            arrive.append(change)
+        else:
+            left.append(Notice(change.path, "not_sent", why))
+    return arrive, left
 
 
 def _look_at_push(repo: Repository, remote: str, connect: _Connect, message: str, _: bool) -> _Step:
@@ -497,8 +519,9 @@ def _look_at_push(repo: Repository, remote: str, connect: _Connect, message: str
         return [], found.notices, theirs, theirs, _count_files(repo.manifest(theirs))
     there = repo.manifest(theirs)
     changes = describe(scan_against(repo, files_root(there) or EMPTY_MAP))
+    changes, left = _split_at_peer(connection, changes)
     grown = sum((c.old is None) - (c.new is None) for c in changes)
-    return changes, found.notices, theirs, None, _count_files(there) + grown
+    return changes, [*found.notices, *left], theirs, None, _count_files(there) + grown
 
 
 def _pull(repo: Repository, remote: str, connect: _Connect, message: str, dry_run: bool) -> _Step:

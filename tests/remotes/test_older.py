@@ -14,6 +14,7 @@ from support_older import (
     DIRECT,
     RELAY,
     TENANT,
+    Handler,
     Older,
     answer,
     cut,
@@ -261,3 +262,18 @@ def test_urls(text: str, expected: PeerUrl | None) -> None:
     else:
         assert parse_url(text) == expected
         assert parse_url(str(expected)) == expected
+
+
+@pytest.mark.parametrize("relay", [False, True])
+def test_a_token_that_is_repeated_is_not_shown(older: Older, relay: bool) -> None:
+    """A server that quotes a token in its answer does not get it into our message."""
+
+    def quoting(handler: Handler) -> bool:
+        handler.say(403, f"bad: {handler.headers['Authorization']} {API_TOKEN}".encode())
+        return True
+
+    older.faults = [quoting]
+    with peer(older, relay=relay) as (made, _), pytest.raises(Denied, match="bad: ") as caught:
+        get(made)
+    for token in (API_TOKEN, *older.given):
+        assert token not in str(caught.value)

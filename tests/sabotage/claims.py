@@ -1695,4 +1695,28 @@ CLAIMS = (
         "    return run\n",
         ("tests/jobs/test_jobs.py::test_a_scheduler_that_is_killed",),
     ),
+    Claim(
+        "peer-emptied",
+        "A peer that was set up anew deletes nothing here.",
+        "gsync/sync/peers.py",
+        "        if found == EMPTY_MAP:\n            raise",
+        "        if False:\n            raise",
+        ("tests/sync/test_peers.py::test_a_peer_set_up_anew_deletes_nothing",),
+    ),
+    Claim(
+        "peer-own-upload",
+        "An upload that arrived is not taken for somebody's edit because its answer was lost.",
+        "gsync/sync/peers.py",
+        "            store.set_states({_SENDING: bytes(sending)})\n",
+        "",
+        ("tests/sync/test_peers.py::test_what_we_sent_is_not_an_edit_of_theirs",),
+    ),
+    Claim(
+        "peer-token-quoted",
+        "A token that a server repeats in its answer is not shown.",
+        "gsync/remotes/older.py",
+        '        body = body.replace(secret.encode(), b"***")\n',
+        "        pass\n",
+        ("tests/remotes/test_older.py::test_a_token_that_is_repeated_is_not_shown",),
+    ),
 )

@@ -115,8 +115,10 @@ def test_retries(older: Older, client: SyncApiClient, waits: list[float]) -> Non
     with pytest.raises(ApiError, match="500"):
         client.get_database_url(TENANT)
     older.faults = [status(503)] * 3
+    twice = client.with_retry_config(RetryConfig(max_attempts=2))
     with pytest.raises(ApiError):
-        client.with_retry_config(RetryConfig(max_attempts=2)).upload_files(TENANT, b"x")
+        twice.upload_files(TENANT, b"x")
+    twice.close()
     assert older.faults == [older.faults[0]]
 
 

@@ -14,6 +14,8 @@ from support import require
 from support_cli import gsync_in, json_in, make_repository, refused, write
 from support_older import API_TOKEN, Fault, Handler, Older, hang_up, running_older, status
 
+from gsync.sync.service import SyncConfig, SyncDirection, SyncService
+
 ENV: dict[str, Any] = {"GSYNC_TOKEN": API_TOKEN}
 
 
@@ -240,3 +242,91 @@ def test_removing_the_remote_forgets_the_mirror(tmp_path: Path, older: Older) ->
     assert list((folder / ".gsync/peers").iterdir())
     gsync_in(folder, "remote", "remove", "origin")
     assert not list((folder / ".gsync/peers").iterdir())
+
+
+def test_a_peer_set_up_anew_deletes_nothing(tmp_path: Path, older: Older, url: str) -> None:
+    """One that held files and gives none is a conflict; accepted anew, it is filled."""
+    folder = make(tmp_path / "a", url, {"agents/a": b"1", "agents/b": b"1"})
+    gsync_in(folder, "push", **ENV)
+    older.files.clear()
+    for command in ("pull", "sync", "push"):
+        refused(folder, command, code=5, **ENV)
+    assert sorted(files_of(folder)) == ["agents/a", "agents/b"]
+    gsync_in(folder, "remote", "remove", "origin")
+    gsync_in(folder, "remote", "add", "origin", url)
+    gsync_in(folder, "push", **ENV)
+    assert older.files == {"agents/a": b"1", "agents/b": b"1"}
+
+
+def test_only_directories_that_every_server_takes(tmp_path: Path, older: Older, url: str) -> None:
+    """A directory that a server does not know would spoil the whole tarball, and is not sent."""
+    files = {"agents/a": b"1", "web/x": b"1", "hooks/x": b"1", "mcp/x": b"1"}
+    folder = make(tmp_path / "a", url, files)
+    gsync_in(folder, "push", **ENV)
+    assert older.files == {"agents/a": b"1"}
+    settings = folder / ".gsync/config.toml"
+    settings.write_text(settings.read_text() + 'include = ["agents", "mcp"]\n')
+    write(folder, {"agents/a": b"2"})
+    sync(folder)
+    assert older.files == {"agents/a": b"2", "mcp/x": b"1"}
+
+
+def test_what_we_sent_is_not_an_edit_of_theirs(tmp_path: Path, older: Older, url: str) -> None:
+    """An upload whose answer was lost needs no merge, and is not sent twice."""
+    folder = make(tmp_path / "a", url, {"agents/a": b"1"})
+    gsync_in(folder, "push", **ENV)
+    write(folder, {"agents/a": b"2", "agents/b": b"1"})
+    gsync_in(folder, "snapshot", "-m", "two")
+
+    def lost(handler: Handler) -> bool:
+        older.files |= {"agents/a": b"2", "agents/b": b"1"}
+        handler.say(200, b"<html>")
+        return True
+
+    older.faults = [None, None, lost]
+    refused(folder, "push", code=6, **ENV)
+    posts = len(older.bodies)
+    gsync_in(folder, "push", **ENV)
+    assert len(older.bodies) == posts
+    assert len(json_in(folder, "log")["manifests"]) == 2
+
+
+def test_a_directory_where_the_peer_has_a_file(tmp_path: Path, older: Older, url: str) -> None:
+    """What lingers there keeps what would be below it away, and the rest is sent."""
+    folder = make(tmp_path / "a", url, {"agents/a": b"1"})
+    gsync_in(folder, "push", **ENV)
+    (folder / "agents/a").unlink()
+    write(folder, {"agents/a/b": b"below", "agents/c": b"1"})
+    sync(folder)
+    assert older.files == {"agents/a": b"1", "agents/c": b"1"}
+    sync(folder)
+    assert sorted(files_of(folder)) == ["agents/a/b", "agents/c"]
+
+
+def test_the_service_asks_once_what_a_server_is(tmp_path: Path, older: Older) -> None:
+    """One that is no gsync server is the control plane; counts are of what arrived there."""
+    folder = make_repository(tmp_path / "a", {"agents/a": b"1", "agents/b": b"1", "notes": b"n"})
+    asked: list[str] = []
+    config = SyncConfig("acme", older.base, API_TOKEN, folder)
+
+    def run(config: SyncConfig) -> dict[str, Any]:
+        older.asked.clear()
+        found = SyncService(config).sync_files().to_json()
+        asked.append(" ".join(older.asked))
+        return found
+
+    older.relayed = "/api/v1/cloud/tenants/acme/files"
+    planned = run(config.with_dry_run(True))
+    assert (planned["items_skipped"], older.files) == (2, {})
+    done = run(config)
+    assert (done["items_synced"], done["details"]["created"]) == (2, 2)
+    assert older.files == {"agents/a": b"1", "agents/b": b"1"}
+    (folder / "agents/b").unlink()
+    again = run(config)
+    assert (again["items_synced"], again["details"]["deleted"]) == (0, 0)
+    held = {one["path"]: one["reason"] for one in again["details"]["held_back"]}
+    assert "cannot delete" in held["agents/b"]
+    older.files["agents/c"] = b"there"
+    assert run(config.with_direction(SyncDirection.PULL))["items_synced"] == 1
+    assert (folder / "agents/c").read_bytes() == b"there"
+    assert ["v1/hello" in line for line in asked] == [True, False, False, False]
