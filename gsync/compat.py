@@ -17,6 +17,15 @@ from gsync.sync.controlplane import (
     exchange_subject_token_at,
 )
 from gsync.sync.exports import ContextExport, DatabaseExport, ImportResult, UserExport
+from gsync.sync.olderfiles import (
+    FileBundle,
+    FileDiffStatus,
+    FileEntry,
+    FileManifest,
+    PullDownload,
+    SyncDiffEntry,
+    SyncDiffResult,
+)
 from gsync.sync.results import InvalidInput, MissingConfig
 from gsync.sync.service import (
     ApiError,
@@ -31,6 +40,13 @@ from gsync.sync.service import (
 )
 
 __all__ = [
+    "FileBundle",
+    "FileDiffStatus",
+    "FileEntry",
+    "FileManifest",
+    "PullDownload",
+    "SyncDiffEntry",
+    "SyncDiffResult",
     "ApiError",
     "ContextExport",
     "DatabaseExport",
