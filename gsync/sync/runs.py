@@ -32,7 +32,7 @@ TEXT_MAX = 500
 _FORMAT = 1
 
 DONE, CONFLICTS, FAILED = "done", "conflicts", "failed"
-SYNCING = frozenset(("clone", "pull", "push", "sync", "sync-all"))
+SYNCING = frozenset(("clone", "db sync", "pull", "push", "sync", "sync-all"))
 """Commands after which the two sides have been brought together, as far as they go."""
 
 Connect = Callable[[], AbstractContextManager["Connection"]]

@@ -128,3 +128,16 @@ def test_db_sync_needs_to_know_what(folder: Path) -> None:
     secret = "postgresql://me:hidden@localhost/app"
     message, hint = refused(folder, "db", "sync", "app", secret, code=2)
     assert "hidden" not in message + hint
+
+
+def test_syncs_of_databases_are_on_record(folder: Path) -> None:
+    """Each by the peer that it talked to, the failed ones too; a dry run is none."""
+    json_in(folder, "db", "sync", "app", "app:peer", "--dry-run")
+    assert json_in(folder, "runs")["runs"] == []
+    json_in(folder, "db", "sync", "app", "app:peer")
+    refused(folder, "db", "sync", "app:peer", "app", "--tables", "nothing", code=4)
+    failed, done = json_in(folder, "runs")["runs"]
+    assert (done["command"], done["remote"], done["outcome"]) == ("db sync", "app:peer", "done")
+    assert (failed["remote"], failed["outcome"]) == ("app:peer", "failed")
+    fared = json_in(folder, "status")["runs"]["app:peer"]
+    assert (fared["command"], fared["failures"]) == ("db sync", 1)

@@ -192,9 +192,15 @@ def db_sync(
     written.
     """
     from gsync.sync.pairs import sync_pair
+    from gsync.sync.runs import recorded
     from gsync.sync.service import pair_json
 
-    with app.open() as repo, repo.writing("gsync db sync"):
+    with (
+        app.open() as repo,
+        recorded(repo, "db sync", run_id=app.run_id, dry=dry_run) as run,
+        repo.writing("gsync db sync"),
+    ):
+        run.remote = next((end for end in (target, source) if end.endswith(":peer")), target)
         ends = find_end(app, repo, source), find_end(app, repo, target)
         if ends[0].shown == ends[1].shown:
             raise Invalid(
