@@ -158,14 +158,17 @@ class PeerRemote(LocalRemote):
             read = read_tarball(spool, store, limits=TarLimits(ratio_max=1000), accept=_accept)
         found = build_map(store, self._carried(read.root))
         held = self._held()
-        if found == held:
+        seen = build_map(store, self._carried(held))
+        if found == seen:
+            if store.get_state(_SENDING) is not None:
+                store.set_states({_SENDING: None})  # it did not arrive
             return
         if found == EMPTY_MAP:
-            raise PeerEmptied(self._name, count_entries(store, held))
+            raise PeerEmptied(self._name, count_entries(store, seen))
         head = store.find_ref("main")
         parent = get_manifest(store, head) if head else None
         root = (files_root(parent) or EMPTY_MAP) if parent else EMPTY_MAP
-        changes = list(self._changes(held, found, root))
+        changes = list(self._changes(seen, found, root))
         moves = []
         if changes or head is None and found != EMPTY_MAP:
             new = edit_map(store, root, [(change.key, change.new) for change in changes])
@@ -181,7 +184,9 @@ class PeerRemote(LocalRemote):
                 message=f"changes at {self._name}",
             )
             moves = [RefMove("main", head, store.put(Kind.MANIFEST, encode_manifest(manifest)))]
-        self._move(moves, found, "look")
+        # Of directories that do not travel any more the peer holds what it held.
+        new_held = edit_map(store, held, [(c.key, c.new) for c in diff_maps(store, seen, found)])
+        self._move(moves, new_held, "look", is_settled=True)
 
     def _changes(self, held: ObjectId, found: ObjectId, root: ObjectId) -> Iterator[Change]:
         """Yield what somebody changed at the peer as changes of the tree at `root`."""
@@ -218,14 +223,15 @@ class PeerRemote(LocalRemote):
         if main is not None and main.new is not None:
             root = files_root(get_manifest(self._store, main.new)) or EMPTY_MAP
             held = self._send(root, held)
-        return self._move(moves, held, why)
+        return self._move(moves, held, why, is_settled=True)
 
     def _send(self, root: ObjectId, held: ObjectId) -> ObjectId:
         """Upload what the peer has not; return the root that it holds then."""
         store = self._store
-        wanted = self._without_clashes(build_map(store, self._carried(root)), held)
+        seen = build_map(store, self._carried(held))
+        wanted = self._without_clashes(build_map(store, self._carried(root)), seen)
         self.not_carried = count_entries(store, root) - count_entries(store, wanted)
-        changes = list(diff_maps(store, held, wanted))
+        changes = list(diff_maps(store, seen, wanted))
         self.kept_there = [change.key for change in changes if change.new is None]
         waiting = [change for change in changes if change.new is not None]
         part_bytes = PART_BYTES
@@ -247,7 +253,7 @@ class PeerRemote(LocalRemote):
                 continue
             held = edit_map(store, held, [(change.key, change.new) for change in part])
             # What has arrived is there, whatever becomes of the rest.
-            self._move((), held, "upload")
+            self._move((), held, "upload", is_settled=False)
             del waiting[: len(part)]
         return held
 
@@ -302,9 +308,18 @@ class PeerRemote(LocalRemote):
             return EMPTY_MAP
         return ObjectId(state)
 
-    def _move(self, moves: Sequence[RefMove], held: ObjectId, why: str) -> list[LogEntry]:
+    def _move(
+        self, moves: Sequence[RefMove], held: ObjectId, why: str, *, is_settled: bool
+    ) -> list[LogEntry]:
+        """Move refs with the held root; once that is known, what was being sent is forgotten.
+
+        Kept, it would take an edit that restores what we sent once for ours.
+        """
+        states: dict[str, bytes | None] = {_HELD: bytes(held)}
+        if is_settled:
+            states[_SENDING] = None
         return self._store.move_refs(
-            moves, time_us=self._now_us(), actor=self._name, why=why, states={_HELD: bytes(held)}
+            moves, time_us=self._now_us(), actor=self._name, why=why, states=states
         )
 
 

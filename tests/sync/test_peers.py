@@ -330,3 +330,31 @@ def test_the_service_asks_once_what_a_server_is(tmp_path: Path, older: Older) ->
     assert run(config.with_direction(SyncDirection.PULL))["items_synced"] == 1
     assert (folder / "agents/c").read_bytes() == b"there"
     assert ["v1/hello" in line for line in asked] == [True, False, False, False]
+
+
+def test_fewer_directories_delete_nothing(tmp_path: Path, older: Older) -> None:
+    """A directory that does not travel any more is not one that was emptied there."""
+    folder = make(tmp_path / "a", f"relay+{older.base}/t%2F1", {"agents/a": b"1", "ai/x": b"1"})
+    config = folder / ".gsync" / "config.toml"
+    wide = config.read_text() + 'include = ["agents", "ai"]\n'
+    config.write_text(wide)
+    sync(folder)
+    assert sorted(older.files) == ["agents/a", "ai/x"]
+    config.write_text(wide.replace(', "ai"', ""))
+    older.files["agents/a"] = b"2"
+    sync(folder)
+    assert files_of(folder) == {"agents/a": b"2", "ai/x": b"1"}
+    config.write_text(wide)
+    older.files["ai/x"] = b"3"
+    sync(folder)
+    assert files_of(folder) == {"agents/a": b"2", "ai/x": b"3"}
+
+
+def test_an_edit_taken_back_there(tmp_path: Path, older: Older, url: str) -> None:
+    """A file that has there what we sent once is an edit like any other, if it was another since."""
+    folder = make(tmp_path / "a", url, {"agents/a": b"ours"})
+    sync(folder)
+    for content in (b"theirs", b"ours", b"theirs again", b"ours"):
+        older.files["agents/a"] = content
+        sync(folder)
+        assert (files_of(folder), older.files) == ({"agents/a": content}, {"agents/a": content})
