@@ -108,7 +108,11 @@ def served(headers: Mapping[str, str]) -> Iterator[Any]:
     from opentelemetry.trace import SpanKind
 
     with _tracer.start_as_current_span(
-        "request", context=extract(headers), kind=SpanKind.SERVER
+        "request",
+        context=extract(headers),
+        kind=SpanKind.SERVER,
+        record_exception=False,
+        set_status_on_exception=False,
     ) as made:
         yield made
 

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -125,6 +126,7 @@ class Runner:
         open_store: Opens its store; it is not held while a job runs, which may want it alone.
         host: Names this machine, for jitter.
         now_s: The clock.
+        end_s: How long what is ended may take to clear up before it is killed.
     """
 
     def __init__(
@@ -134,11 +136,15 @@ class Runner:
         open_store: OpenStore,
         host: str,
         now_s: Callable[[], float] = time.time,
+        end_s: float = END_S,
     ) -> None:
         self._root = root
         self._leases = workdir / "jobs"
         self._open_store = open_store
         self._processes: set[subprocess.Popen[bytes]] = set()
+        self._starting = threading.Lock()
+        self._ends = False
+        self._end_s = end_s
         self._host = host
         self._now_s = now_s
 
@@ -196,39 +202,50 @@ class Runner:
             # A run that was cut off leaves its slot: the next scheduler makes up for it.
             with self._open_store() as store:
                 save(store, job.name, JobState(max(state.seen_s, slot), (run, *before)))
-        if run.outcome == FAILED and job.on_failure:
+        if run.outcome == FAILED and job.on_failure and not self._ends:
             self._tell(job, run)
         return run
 
     def _process(self, job: JobConfig, words: Sequence[str]) -> tuple[int, str]:
         timeout_s = parse_duration(job.timeout or TIMEOUT, f"job {job.name}: timeout")
-        argv = [sys.executable, "-m", "gsync", "-C", str(self._root), "--no-progress", *words]
         with TemporaryFile() as output:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            self._processes.add(process)
+            with self._starting:
+                if self._ends:
+                    raise Unavailable(f"job {job.name}: the scheduler ends")
+                process = subprocess.Popen(
+                    self.argv(words),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+                self._processes.add(process)
             try:
                 code = process.wait(timeout_s)
             except subprocess.TimeoutExpired:
-                _end(process)
+                _end(process, self._end_s)
                 return 124, f"{_tail(output)}\nended after {timeout_s} s, the job's timeout"
             except BaseException:
-                _end(process)
+                _end(process, self._end_s)
                 raise
             finally:
                 self._processes.discard(process)
             return code, _tail(output)
 
+    def argv(self, words: Sequence[str]) -> list[str]:
+        """Return the command line of `gsync WORDS...` in the repository."""
+        return [sys.executable, "-m", "gsync", "-C", str(self._root), "--no-progress", *words]
+
     def end(self) -> None:
-        """End what runs; their runs are on record as failed."""
-        for process in list(self._processes):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
+        """End what runs, and start nothing more; what is ended is on record as failed."""
+        with self._starting:
+            self._ends = True
+            processes = list(self._processes)
+        for process in processes:
+            _signal(process, signal.SIGTERM)
+        deadline = time.monotonic() + self._end_s
+        for process in processes:
+            _end(process, max(0.0, deadline - time.monotonic()))
 
     def _tell(self, job: JobConfig, run: JobRun) -> None:
         environment = {
@@ -257,17 +274,21 @@ def _ended(run: JobRun) -> JobRun:
     return JobRun(run.slot_s, run.began_us, 0.0, FAILED, -1, "interrupted")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], end_s: float) -> None:
     """End a process and what it has started: asked first, then without asking."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        try:
-            process.wait(END_S)
-            return
-        except subprocess.TimeoutExpired:
-            continue
-    raise Unavailable(f"process {process.pid} does not end")
+    _signal(process, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(end_s)
+    _signal(process, signal.SIGKILL)  # what it has started may have passed the first one by
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"process {process.pid} does not end") from None
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def _tail(output: BinaryIO) -> str:

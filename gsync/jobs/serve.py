@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from gsync.config import JobConfig
-from gsync.errors import GsyncError
+from gsync.errors import GsyncError, Unavailable
 from gsync.jobs.run import Runner
 from gsync.jobs.schedule import next_slot
 from gsync.sync.jobrecord import JobRun
@@ -73,6 +73,9 @@ class Scheduler:
             run = self._runner.run_due(job)
         except GsyncError as error:
             self._told(job.name, error)
+            return
+        except OSError as error:  # no process, no disk: it is tried again
+            self._told(job.name, Unavailable(f"{error.filename or job.name}: {error.strerror}"))
             return
         if run is not None:
             self._told(job.name, run)

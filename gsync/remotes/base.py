@@ -43,6 +43,18 @@ class Traffic:
         self._streaming = True
 
 
+def fitting(items: Sequence[T], size: Callable[[T], int], bytes_max: int) -> list[T]:
+    """Return the first items, at least one, that have at most `bytes_max` bytes together."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        total += size(item)
+        if batch and total > bytes_max:
+            break
+        batch.append(item)
+    return batch
+
+
 class Connection(Protocol):
     """A conversation with another store.
 

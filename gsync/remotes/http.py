@@ -49,7 +49,7 @@ from gsync.protocol.messages import (
     encode_log,
     encode_wants,
 )
-from gsync.remotes.base import MakeFrames, T, Traffic
+from gsync.remotes.base import MakeFrames, T, Traffic, fitting
 from gsync.remotes.connection import (
     CONNECT_S,
     STALL_S,
@@ -201,7 +201,7 @@ class HttpRemote:
         self.traffic.count_part()
         waiting, count = list(make_frames()), 0
         while True:
-            batch = _fitting(waiting, self._request_bytes)
+            batch = fitting(waiting, _wire_bytes, self._request_bytes)
             send = partial(self._send, f"frames/{session.hex()}", batch)
             try:
                 taken = self.retry(send)
@@ -347,18 +347,6 @@ def _join(frames: Iterable[Frame]) -> Iterator[bytes]:
 
 def _wire_bytes(frame: Frame) -> int:
     return len(frame.body) + FRAME_OVERHEAD_BYTES
-
-
-def _fitting(frames: Sequence[Frame], bytes_max: int) -> list[Frame]:
-    """Return the first frames, at least one, that have at most `bytes_max` together."""
-    batch: list[Frame] = []
-    size = 0
-    for frame in frames:
-        size += _wire_bytes(frame)
-        if batch and size > bytes_max:
-            break
-        batch.append(frame)
-    return batch
 
 
 def _check_answer(response: Response, url: str) -> None:

@@ -32,11 +32,15 @@ class LocalRemote:
     """The store behind `answerer`, which the caller has opened, and closes.
 
     Bytes are those of messages and frames, as they would be without headers.
+
+    Args:
+        traffic: Of somebody whom the store stands for, and who counts it; then nothing is here.
     """
 
-    def __init__(self, answerer: Answerer) -> None:
-        self.traffic = Traffic()
+    def __init__(self, answerer: Answerer, traffic: Traffic | None = None) -> None:
+        self.traffic = traffic or Traffic()
         self._answerer = answerer
+        self._counted = Traffic() if traffic else self.traffic
 
     def hello(self, hello: Hello) -> Welcome:
         """Return the other side's refs, limits, and its log after what we have seen."""
@@ -71,7 +75,7 @@ class LocalRemote:
 
     def frames(self, session: bytes, make_frames: MakeFrames) -> Taken:
         """Send a stream of frames; return what the other side made of it."""
-        self.traffic.count_part()
+        self._counted.count_part()
         taken = self._answerer.frames(session, self._sent(make_frames()))
         self._answered(encode_taken(taken))
         return taken
@@ -84,18 +88,18 @@ class LocalRemote:
         """Nothing to do: the store is the caller's."""
 
     def _asked(self, message: bytes) -> None:
-        self.traffic.count_request()
-        self.traffic.bytes_sent += len(message)
+        self._counted.count_request()
+        self._counted.bytes_sent += len(message)
 
     def _answered(self, message: bytes) -> None:
-        self.traffic.bytes_received += len(message)
+        self._counted.bytes_received += len(message)
 
     def _sent(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         for frame in frames:
-            self.traffic.bytes_sent += len(frame.body) + _FRAME_OVERHEAD_BYTES
+            self._counted.bytes_sent += len(frame.body) + _FRAME_OVERHEAD_BYTES
             yield frame
 
     def _received(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         for frame in frames:
-            self.traffic.bytes_received += len(frame.body) + _FRAME_OVERHEAD_BYTES
+            self._counted.bytes_received += len(frame.body) + _FRAME_OVERHEAD_BYTES
             yield frame

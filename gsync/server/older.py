@@ -6,6 +6,7 @@ taken whole or not at all: nothing live is touched before all of it was read and
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import sqlite3
 from collections import OrderedDict
@@ -406,7 +407,6 @@ def _document(
 
 
 def _is_full(error: BaseException | None) -> bool:
-    import errno
 
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

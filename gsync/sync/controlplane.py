@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from io import BytesIO
 from typing import Any
@@ -24,7 +24,7 @@ from gsync.errors import (
 from gsync.frozen import frozen
 from gsync.remotes.base import Traffic
 from gsync.remotes.connection import Connection, bearer, is_loopback
-from gsync.remotes.http import STATUS, retry_after_s
+from gsync.remotes.http import STATUS
 from gsync.remotes.older import (
     CLIENT_ID,
     OlderPeer,
@@ -32,12 +32,12 @@ from gsync.remotes.older import (
     RetryConfig,
     call,
     exchange_token,
+    refusal,
 )
 from gsync.sync.results import InvalidInput, SyncError
 from gsync.urls import PeerUrl
 
 ANSWER_BYTES_MAX = 1 << 20
-_SHOWN_CHARS = 200
 
 
 class ApiError(SyncError):
@@ -288,14 +288,11 @@ class SyncApiClient:
 
             def ask() -> dict[str, Any]:
                 with closing(connection.request(method, path, headers, data)) as response:
-                    said = response.read_up_to(ANSWER_BYTES_MAX)
-                if response.status != 200:
-                    error = _refusal(response.status, url, said)
-                    error.retry_after_s = retry_after_s(response)
-                    raise error
-                return _document(said, url)
+                    if response.status != 200:
+                        raise refusal(response, url, (self._token,))
+                    return _document(response.read_up_to(ANSWER_BYTES_MAX), url)
 
-            with _as_api_errors():
+            with _as_api_errors(_HINTS):
                 answer = call(ask, retry, sleep=self._sleep, rand=self._rand)
         found = answer.get("data", answer)
         return found if isinstance(found, dict) else answer
@@ -397,7 +394,7 @@ def _text(answer: dict[str, Any], name: str, url: str) -> str:
 
 
 @contextmanager
-def _as_api_errors() -> Iterator[None]:
+def _as_api_errors(hints: Mapping[type[GsyncError], str] | None = None) -> Iterator[None]:
     """Say what a peer answered as the older API does; a token that is not known is one error."""
     try:
         yield
@@ -405,13 +402,4 @@ def _as_api_errors() -> Iterator[None]:
         status = error.status or 0
         kind = STATUS.get(status, Unavailable if status >= 500 else Invalid)
         made = Unauthorized if status == 401 else _BY_KIND[kind]
-        raise made(status, error.message, hint=error.hint) from error
-
-
-def _refusal(status: int, url: str, body: bytes) -> ApiError:
-    text = body[: _SHOWN_CHARS * 4].decode("utf-8", "replace")[:_SHOWN_CHARS]
-    said = "".join(c if c.isprintable() else " " for c in text).strip()
-    kind = STATUS.get(status, Unavailable if status >= 500 else Invalid)
-    error = Unauthorized if status == 401 else _BY_KIND[kind]
-    message = f"{url} answered {status}" + (f": {said}" if said else "")
-    return error(status, message, hint=_HINTS.get(kind))
+        raise made(status, error.message, hint=(hints or {}).get(kind, error.hint)) from error

@@ -534,7 +534,7 @@ def _open_peer(
 
     limits = repo.config.limits if repo else ConfigLimits()
     remotes = repo.config.remotes.values() if repo else ()
-    remote = next((one for one in remotes if one.url.rstrip("/") == str(url)), None)
+    remote = next((one for one in remotes if str(one.location()) == str(url)), None)
     with ExitStack() as stack:
         peer = OlderPeer(
             url,
@@ -560,7 +560,8 @@ def _open_peer(
 
 def forget_peer(repo: Repository, url: str) -> None:
     """Remove the mirror of the peer at `url`, if there is one, and no other remote has it."""
-    if sum(remote.url == url for remote in repo.config.remotes.values()) <= 1:
+    url = str(parse_url(url, insecure_http=True))
+    if sum(str(remote.location()) == url for remote in repo.config.remotes.values()) <= 1:
         directory = _peer_directory(repo, url)
         if directory.is_dir():
             from gsync.replicas.files.remove import remove_tree

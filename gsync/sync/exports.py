@@ -126,6 +126,8 @@ _CONTEXT_TYPES = {
     **dict.fromkeys(("context_id", "user_id", "session_id", "name", "kind"), _TEXT),
     **dict.fromkeys(("created_at", "updated_at"), _TIME),
 }
+# Of these columns, those that a table has may not be NULL. An owner is none of a user's.
+_NEEDED = ("id", "context_id", "user_id", "name", "email")
 _TABLES: Mapping[str, tuple[str, type, Mapping[str, tuple[str, str]]]] = {
     "users": ("id", UserExport, _USER_TYPES),
     "user_contexts": ("context_id", ContextExport, _CONTEXT_TYPES),
@@ -143,17 +145,12 @@ def _read_all(
         if not isinstance(item, dict):
             raise Invalid(f"{where}: expected an object, found {_shown(item)}")
         known = {key: item[key] for key in types if key in item}
+        missing = [key for key in _NEEDED if key in types and known.get(key) is None]
+        if missing:
+            raise Invalid(f"{where}: {', '.join(missing)} is missing")
         for key, value in known.items():
             known[key] = _checked(value, types[key][0], f"{where}.{key}")
-        try:
-            yield make(**known)
-        except TypeError:
-            missing = [
-                key
-                for key in ("id", "context_id", "user_id", "name", "email")
-                if key in types and known.get(key) is None
-            ]
-            raise Invalid(f"{where}: {', '.join(missing)} is missing") from None
+        yield make(**known)
 
 
 def _checked(value: Any, type_: str, where: str) -> Any:
@@ -161,17 +158,27 @@ def _checked(value: Any, type_: str, where: str) -> Any:
         return None
     if type_ == "text[]":
         if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
-            return tuple(value)
+            return tuple(_checked(one, "text", where) for one in value)
         raise Invalid(f"{where}: expected a list of texts, found {_shown(value)}")
     if not isinstance(value, bool if type_ == "bool" else str):
         expected = {"bool": "true or false", "timestamptz": "a time (RFC 3339)"}.get(type_, "text")
         raise Invalid(f"{where}: expected {expected}, found {_shown(value)}")
+    if isinstance(value, str) and ("\0" in value or not _is_utf8(value)):
+        raise Invalid(f"{where}: a text that no database holds")
     if type_ == "timestamptz" and isinstance(value, str):
         try:
             parse_cell(type_, value)
         except Invalid as error:
             raise Invalid(f"{where}: {error.message}", hint=error.hint) from error
     return value
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        return False
+    return True
 
 
 def _shown(value: object) -> str:

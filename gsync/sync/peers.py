@@ -24,9 +24,8 @@ from gsync.maps.omap import EMPTY_MAP, build_map, count_entries, edit_map, find_
 from gsync.objects.model import EMPTY_MAP_BODY, FILES, Collection, Manifest, encode_manifest
 from gsync.objects.oid import Kind, ObjectId
 from gsync.paths import parents_of, show_path
-from gsync.protocol.frames import Frame
 from gsync.protocol.messages import Hello, Welcome
-from gsync.remotes.base import Traffic
+from gsync.remotes.base import Traffic, fitting
 from gsync.remotes.local import LocalRemote
 from gsync.replicas.files.ignore import is_secret
 from gsync.store.base import LogEntry, RefMove
@@ -88,7 +87,8 @@ class PeerRemote(LocalRemote):
 
     Args:
         peer: Counts what goes over the wire.
-        name: The remote's name: the author of what was changed at the peer.
+        name: The peer's host: the author of what was changed there.
+        include: The directories that travel, if not CARRIED.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class PeerRemote(LocalRemote):
         now_us: Callable[[], int],
         include: Sequence[str] = (),
     ) -> None:
-        super().__init__(Answerer(store, name, now_us, hold=self._hold))
-        self.traffic = peer.traffic
+        # What is between us and the mirror goes over no wire.
+        super().__init__(Answerer(store, name, now_us, hold=self._hold), peer.traffic)
         self.kept_there: list[bytes] = []
         self.not_carried = 0
         self.in_the_way: list[bytes] = []
@@ -127,20 +127,6 @@ class PeerRemote(LocalRemote):
         if new.type not in _FILE_TYPES:
             return "only files travel to this peer"
         return "the peer has something in its way" if path in self.in_the_way else None
-
-    # What is between us and the mirror goes over no wire.
-
-    def _asked(self, message: bytes) -> None:
-        pass
-
-    def _answered(self, message: bytes) -> None:
-        pass
-
-    def _sent(self, frames: Iterator[Frame]) -> Iterator[Frame]:  # type: ignore[override]
-        return frames
-
-    def _received(self, frames: Iterator[Frame]) -> Iterator[Frame]:  # type: ignore[override]
-        return frames
 
     # From the peer
 
@@ -240,7 +226,7 @@ class PeerRemote(LocalRemote):
             store.flush()
             store.set_states({_SENDING: bytes(sending)})
         while waiting:
-            part = _fitting(waiting, part_bytes)
+            part = fitting(waiting, _size, part_bytes)
             try:
                 self._upload(wanted, {change.key for change in part})
             except TooLarge as error:
@@ -342,15 +328,3 @@ def _with_type(value: bytes, type_: EntryType) -> bytes:
 def _size(change: Change) -> int:
     assert change.new is not None
     return decode_entry_trusted(change.new).size
-
-
-def _fitting(changes: Sequence[Change], bytes_max: int) -> list[Change]:
-    """Return the first changes, at least one, whose contents have at most `bytes_max` together."""
-    part: list[Change] = []
-    size = 0
-    for change in changes:
-        size += _size(change)
-        if part and size > bytes_max:
-            break
-        part.append(change)
-    return part

@@ -111,7 +111,7 @@ def write_tables(
         return TablesWritten(target, rows)
     write = write_csv if target.suffix == ".csv" else write_jsonl
     (collection,) = collections
-    with _new_file(target) as stream:
+    with new_file(target) as stream:
         write(stream, get_schema(store, collection), _entries(store, collection), load)
     return TablesWritten(target, rows)
 
@@ -194,8 +194,12 @@ def _put_file(store: ObjectStore, content: Readable) -> FileEntry:
 
 
 @contextmanager
-def _new_file(target: Path) -> Iterator[TextIO]:
-    """Give a file that gets the name `target` at the end, unless something has it by then."""
+def new_file(target: Path) -> Iterator[TextIO]:
+    """Give a file that gets the name `target` at the end, unless something has it by then.
+
+    Raises:
+        Conflict: something has.
+    """
     draft = target.with_name(f".{target.name}.part-{os.getpid()}")
     try:
         with draft.open("x", encoding="utf-8", newline="") as stream:

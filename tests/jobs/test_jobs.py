@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from support_cli import gsync_in, json_in, make_repository, refused, start, write
 
 from gsync.config import JobConfig, load_config
+from gsync.errors import Unavailable
 from gsync.jobs.run import Runner
 from gsync.store.sqlite import SqliteStore
 from gsync.sync.jobrecord import JobRun, JobState, load, save
@@ -30,6 +32,15 @@ def make(tmp_path: Path, *lines: str) -> Path:
 
 def runs_of(folder: Path, name: str) -> list[dict[str, Any]]:
     return [r for r in json_in(folder, "jobs", "history")["runs"] if r["job"] == name]
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and no zombie that nobody has asked for."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def make_due(folder: Path, name: str) -> None:
@@ -105,7 +116,6 @@ def test_a_job_that_hangs_is_ended(tmp_path: Path) -> None:
     folder = make(
         tmp_path, "[[jobs]]", 'name = "slow"', 'run = "snapshot"', 'timeout = "1s"'
     )  # fmt: skip
-    os.mkfifo(folder / "pipe")
     lock = folder / ".gsync" / "lock"
     import fcntl
 
@@ -241,3 +251,45 @@ def test_a_parameter_is_no_option(tmp_path: Path) -> None:
     )  # fmt: skip
     gsync_in(folder, "jobs", "run", "x", code=1)
     assert "--help" in runs_of(folder, "x")[0]["said"]
+
+
+def test_a_scheduler_ends_what_does_not_want_to(tmp_path: Path) -> None:
+    """A command that passes SIGTERM by, and what it has started, are killed soon after."""
+    folder = make(tmp_path, "[[jobs]]", 'name = "s"', 'run = "snapshot"')
+    workdir = folder / ".gsync"
+    (job,) = load_config(folder, workdir).local.jobs
+    stubborn = "trap '' TERM; sleep 300 & echo $$ $! > pids; while true; do sleep 1; done"
+
+    class Stubborn(Runner):
+        def argv(self, words: Sequence[str]) -> list[str]:
+            return ["sh", "-c", f"cd '{folder}'; {stubborn}"]
+
+    path = workdir / "store.db"
+    runner = Stubborn(folder, workdir, lambda: SqliteStore.open(path), "host", end_s=0.5)
+    thread = threading.Thread(target=runner.run_now, args=(job,))
+    thread.start()
+    pids = folder / "pids"
+    deadline = time.monotonic() + 30
+    while not (pids.exists() and pids.read_text().strip()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    runner.end()
+    thread.join(30)
+    assert not thread.is_alive()
+    for pid in map(int, pids.read_text().split()):
+        assert not is_running(pid)
+    assert runs_of(folder, "s")[0]["outcome"] == "failed"
+    with pytest.raises(Unavailable, match="ends"):
+        runner.run_now(job)
+
+
+def test_a_wrong_job_keeps_no_other_from_running(tmp_path: Path) -> None:
+    """--due runs those that can be run, says what is wrong with the rest, and fails."""
+    folder = make(
+        tmp_path, *SNAPSHOT, "[[jobs]]", 'name = "bad"', 'run = "gc"', 'every = "1h"',
+        "[jobs.parameters]", 'remote = "x"',
+    )  # fmt: skip
+    json_in(folder, "jobs", "run", "--due", code=1)
+    make_due(folder, "snap")
+    found = json_in(folder, "jobs", "run", "--due", code=1)
+    assert list(found["ran"]) == ["snap"]
+    assert "no parameter" in found["wrong"]["bad"]

@@ -143,6 +143,9 @@ USER = {"id": "u", "name": "n", "email": "e"}
         ({"users": [USER | {"is_bot": "no"}], "contexts": []}, "true or false"),
         ({"users": [USER | {"created_at": "yesterday"}], "contexts": []}, "users[0].created_at"),
         ({"users": [], "contexts": [{"context_id": "c", "name": ""}]}, "user_id is missing"),
+        ({"users": [USER | {"id": None}], "contexts": []}, "users[0]: id is missing"),
+        ({"users": [USER | {"name": "\ud800"}], "contexts": []}, "users[0].name"),
+        ({"users": [USER | {"roles": ["a\0"]}], "contexts": []}, "users[0].roles"),
     ],
 )
 def test_documents_that_are_none(document: object, said: str) -> None:

@@ -351,7 +351,7 @@ def test_fewer_directories_delete_nothing(tmp_path: Path, older: Older) -> None:
 
 
 def test_an_edit_taken_back_there(tmp_path: Path, older: Older, url: str) -> None:
-    """A file that has there what we sent once is an edit like any other, if it was another since."""
+    """What was sent once and is there again, after something else, is an edit like any other."""
     folder = make(tmp_path / "a", url, {"agents/a": b"ours"})
     sync(folder)
     for content in (b"theirs", b"ours", b"theirs again", b"ours"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -30,10 +29,13 @@ def db_export(app: App, file: str, database: str) -> None:
     import json
 
     from gsync.sync.exports import export_database
+    from gsync.sync.tablefiles import new_file
 
     path = app.directory / file
     found = export_database(_open(app, database))
-    _write_new(path, json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n")
+    with new_file(path) as stream:
+        json.dump(found.to_json(), stream, indent=2, ensure_ascii=False)
+        stream.write("\n")
     counts = {"users": len(found.users), "contexts": len(found.contexts)}
     emit(
         app,
@@ -94,11 +96,3 @@ def _open(app: App, text: str) -> Database:
         return find_end(app, None, text)
     with app.open() as repo:
         return find_end(app, repo, text)
-
-
-def _write_new(path: Path, text: str) -> None:
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise Conflict(f"{path} exists already", hint="name another file") from error

@@ -110,38 +110,50 @@ def run(app: App, name: str | None, due: bool, dry_run: bool) -> None:
     with app.open(read_only=True) as repo:
         wanted = [_find(repo, name)] if name is not None else list(repo.config.local.jobs)
         runner = _runner(repo)
+    wrong: dict[str, str] = {}
+    done: dict[str, JobRun] = {}
+    planned: dict[str, list[str]] = {}
     for job in wanted:
-        check_schedule(job)
-    if dry_run:
-        planned = {job.name: command_line(job) for job in wanted}
-        emit(
-            app,
-            {"planned": planned, "dry_run": True},
-            lambda: (f"{job}: gsync {' '.join(words)}" for job, words in planned.items()),
-            report=True,
-        )
-        return
-    done = {}
-    for job in wanted:
-        made = runner.run_now(job) if name is not None else runner.run_due(job)
+        try:
+            check_schedule(job)
+            words = command_line(job)
+            if dry_run:
+                planned[job.name] = words
+                continue
+            made = runner.run_now(job) if name is not None else runner.run_due(job)
+        except GsyncError as error:
+            if name is not None:
+                raise
+            wrong[job.name] = error.message  # it keeps no other from running
+            continue
         if made is not None:
             done[job.name] = made
+    shown = {"planned": planned} if dry_run else {"ran": _runs_json(done)}
     emit(
         app,
-        {"ran": {job: _run_json(made) for job, made in done.items()}, "dry_run": False},
-        lambda: _ran_lines(done),
+        {**shown, "wrong": wrong, "dry_run": dry_run},
+        lambda: _ran_lines(planned, done, wrong),
         report=True,
     )
-    if any(made.outcome == FAILED for made in done.values()):
+    if wrong or any(made.outcome == FAILED for made in done.values()):
         app.exit(1)
 
 
-def _ran_lines(done: dict[str, JobRun]) -> Iterator[str]:
-    if not done:
+def _runs_json(done: dict[str, JobRun]) -> dict[str, Any]:
+    return {job: _run_json(made) for job, made in done.items()}
+
+
+def _ran_lines(
+    planned: dict[str, list[str]], done: dict[str, JobRun], wrong: dict[str, str]
+) -> Iterator[str]:
+    if not (planned or done or wrong):
         yield "No job is due."
+    for job, words in planned.items():
+        yield f"{job}: gsync {' '.join(words)}"
     for job, made in done.items():
         yield f"{job}: {made.outcome} in {made.seconds:.2f} s"
         yield from (f"  {line}" for line in made.said.splitlines())
+    yield from wrong.values()
 
 
 @jobs.command("serve")
