@@ -1712,6 +1712,22 @@ CLAIMS = (
         ("tests/sync/test_peers.py::test_what_we_sent_is_not_an_edit_of_theirs",),
     ),
     Claim(
+        "peer-fewer-directories",
+        "A directory that does not travel to a peer any more is not taken for deleted there.",
+        "gsync/sync/peers.py",
+        "        seen = build_map(store, self._carried(held))\n        if found == seen:",
+        "        seen = held\n        if found == seen:",
+        ("tests/sync/test_peers.py::test_fewer_directories_delete_nothing",),
+    ),
+    Claim(
+        "job-children",
+        "A scheduler that ends leaves nothing running that its jobs have started.",
+        "gsync/jobs/run.py",
+        "    _signal(process, signal.SIGKILL)",
+        "    process.kill()",
+        ("tests/jobs/test_jobs.py::test_a_scheduler_ends_what_does_not_want_to",),
+    ),
+    Claim(
         "peer-token-quoted",
         "A token that a server repeats in its answer is not shown.",
         "gsync/remotes/older.py",
