@@ -113,11 +113,25 @@ _POLICY = re.compile(rf"{'|'.join(MERGE_POLICIES)}|latest\([^()]+\)")
 
 
 @frozen
+class ContentConfig:
+    """`[content]`: documents on disk and in a database (17-documents).
+
+    Attributes:
+        config: The file that names their sources, if it is where nobody looks for it.
+        database: The database whose rows they are, if several have some.
+    """
+
+    config: str | None = None
+    database: str | None = None
+
+
+@frozen
 class Shared:
     """`gsync.toml`; `databases` has the tables of each database by name."""
 
     version: int = 1
     databases: Mapping[str, Tables] = field(default_factory=dict)
+    content: ContentConfig = ContentConfig()
 
 
 @frozen
@@ -349,8 +363,11 @@ def parse_shared(data: bytes) -> Shared:
             hint="install a newer gsync",
         )
     databases = {name: _tables(name, inner) for name, inner in top.tables("db").items()}
+    content = top.table("content")
+    documents = ContentConfig(content.text("config"), content.text("database"))
+    content.close()
     top.close()
-    return Shared(version, databases)
+    return Shared(version, databases, documents)
 
 
 def _without_tables(table: dict[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,7 @@ COMMANDS: dict[str, Entry] = {
     "resolve": Entry(SYNC, "merge:resolve"),
     "sync-all": Entry(SYNC, "syncall:sync_all"),
     "runs": Entry(SYNC, "runs:runs"),
+    "local": Entry(SYNC, "local:local"),
     "jobs": Entry(SYNC, "jobs:jobs"),
     "remote": Entry(SYNC, "remote:remote"),
     "login": Entry(SYNC, "login:login"),

@@ -87,6 +87,7 @@ def move_folder(
     undoes: int | None = None,
     actor: str | None = None,
     refs: Sequence[RefMove] = (),
+    states: Mapping[str, bytes | None] | None = None,
 ) -> dict[str, Applied]:
     """Bring folder and databases from manifest `old` to `new`, then move `main`.
 
@@ -99,6 +100,7 @@ def move_folder(
         undoes: The operation that this one undoes.
         actor: Who moves the refs; the local user if None.
         refs: What moves at once, `main` among it; `main` alone if empty.
+        states: What is saved at once with it.
 
     Returns:
         What was written into each database, by its name.
@@ -117,6 +119,7 @@ def move_folder(
 
         live = record_moves(repo, old, new, moves)
         marks = marks_after(moves)
+    marks |= states or {}
     refs = refs or [RefMove("main", old, new)]
     moved = {ref.name: (ref.old, ref.new) for ref in refs}
     if merge is not None:

@@ -15,7 +15,7 @@ from gsync.store.base import ObjectMissing, ObjectReader, RefMove
 from gsync.store.reflog import check_chain
 from gsync.store.sqlite import SqliteStore
 from gsync.sync.checkout import pending_roots
-from gsync.sync.operations import named_manifests
+from gsync.sync.operations import list_local_bases, named_manifests
 from gsync.transfer.history import (
     forgotten_ids,
     get_manifest,
@@ -64,6 +64,7 @@ def list_roots(store: SqliteStore, now_us: int) -> set[ObjectId]:
     for entry in store.list_log():
         roots |= {oid for oid in (entry.old, entry.new) if oid is not None and oid not in forgotten}
     roots |= named_manifests(store).keys() - forgotten
+    roots |= list_local_bases(store).keys()
     for remote in store.list_remotes():
         roots |= set(store.tracking(remote).values())
     return roots | pending_roots(store)
@@ -253,6 +254,8 @@ def _names(store: SqliteStore) -> dict[ObjectId, str]:
                 named.setdefault(moved, f"entry {entry.seq} of the ref log")
     for oid, operation in named_manifests(store).items():
         named.setdefault(oid, f"operation {operation}")
+    for oid, name in list_local_bases(store).items():
+        named.setdefault(oid, f"the base {name}")
     return named
 
 

@@ -22,6 +22,9 @@ PENDING = "pending move"
 """The state that keeps a move while it is made; `checkout` says what is in it."""
 
 MARK_PREFIX = "mark "
+LOCAL_MARK_PREFIX = f"{MARK_PREFIX}local/"
+"""States that name a manifest: what folder and a database were when they last agreed."""
+
 _FORMAT = 1
 _DAY_US = 86_400_000_000
 
@@ -200,6 +203,16 @@ def reading_state(what: str) -> Iterator[None]:
             f"the store is damaged: its state of {what} cannot be read",
             hint="restore a backup of it, or clone anew; 'gsync doctor' says more",
         ) from error
+
+
+def list_local_bases(store: State) -> dict[ObjectId, str]:
+    """Return the manifests that local syncs go on from, and what keeps each."""
+    found = {}
+    for name, body in store.list_states(LOCAL_MARK_PREFIX).items():
+        with reading_state("when documents were last kept in step"):
+            _, oid = decode_trusted(body)
+            found[ObjectId(oid)] = name.removeprefix(MARK_PREFIX)
+    return found
 
 
 def last_id(store: State) -> int:

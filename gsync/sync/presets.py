@@ -26,6 +26,7 @@ class PresetTable:
 
 _SURROGATE = "id: left out, each database numbers its rows itself"
 _TIMES = "updated_at: left out, each server keeps its own"
+_CLOCKS = ("created_at", "updated_at")
 _NO_SESSION = "session_id: sessions are never synced, so it names nothing elsewhere"
 
 
@@ -86,6 +87,19 @@ PRESETS: Mapping[str, Mapping[str, PresetTable]] = {
             notes=(_SURROGATE, "mcp_execution_id: executions of tools are never synced"),
         ),
         "artifact_parts": _below("artifact_id", "sequence_number"),
+        # Each server makes its own ids and times; the key is what files call a document by.
+        "markdown_categories": PresetTable(
+            TableConfig(key=("slug",), local=("id", "parent_id"), volatile=_CLOCKS),
+            ("id, parent_id: left out, each database numbers its rows itself",),
+            optional=True,
+        ),
+        "markdown_content": PresetTable(
+            TableConfig(
+                key=("source_id", "slug", "locale"), local=("id",), volatile=("updated_at",)
+            ),
+            ("id: left out, each server makes its own", _TIMES),
+            optional=True,
+        ),
     },
 }
 

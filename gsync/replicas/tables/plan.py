@@ -75,7 +75,7 @@ def refusals(table: LiveTable, config: TableConfig) -> list[str]:
         column = columns.get(name)
         if column is not None and key_problem(column):
             reasons.append(f"{name} cannot be in the key: {key_problem(column)}")
-    if not reasons and not _find_unique(table, config.key):
+    if not reasons and not _is_unique(table, config.key):
         reasons.append(f"({', '.join(config.key)}) is not unique and NOT NULL together")
     for column in table.columns:
         if column.name in roles:
@@ -150,14 +150,13 @@ def _fills(column: LiveColumn) -> bool:
     return column.default is not None or column.fills_itself or column.generated
 
 
-def _find_unique(table: LiveTable, key: Sequence[str]) -> LiveUnique | None:
+def _is_unique(table: LiveTable, key: Sequence[str]) -> bool:
+    """Return whether `key` names a row: some of its columns do, and none of it is NULL."""
     columns = {column.name: column for column in table.columns}
-    for unique in table.uniques:
-        if set(unique.columns) == set(key) and all(
-            unique.primary or not columns[name].nullable for name in key
-        ):
-            return unique
-    return None
+    primary = {name for unique in table.uniques if unique.primary for name in unique.columns}
+    return any(set(unique.columns) <= set(key) for unique in table.uniques) and all(
+        name in primary or not columns[name].nullable for name in key
+    )
 
 
 def _recorded(table: LiveTable, config: TableConfig) -> set[str]:

@@ -1,0 +1,287 @@
+"""local: documents between disk and database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gsync.cli.app import App, accept_option, dry_run_option, group, split_names
+from gsync.cli.output import emit, table
+from gsync.frozen import as_dict
+
+if TYPE_CHECKING:
+    from gsync.sync.documents import Choices, Item, LocalPlan
+
+_SHOWN = 50
+_SIDES = {"added": "new", "edited": "changed", "deleted": "deleted"}
+
+
+@group()
+def local() -> None:
+    """Keep Markdown files and rows of a database one collection."""
+
+
+def _about(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--database", metavar="NAME", help="Whose rows, if several have some"),
+        click.argument("sources", nargs=-1, metavar="[SOURCE...]"),
+    ):
+        command = option(command)
+    return command
+
+
+def _writing(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        dry_run_option,
+        accept_option,
+        click.option("-m", "--message", metavar="TEXT", help="What the manifest says"),
+        click.option(
+            "--override",
+            type=click.Choice(["ours", "theirs"]),
+            help="Where both differ, take the file (ours) or the row (theirs)",
+        ),
+    ):
+        command = option(command)
+    return _about(command)
+
+
+_orphans = click.option(
+    "--delete-orphans", is_flag=True, help="Delete also what the other side never had"
+)
+
+
+@local.command("status")
+@_about
+@click.pass_obj
+def status(app: App, sources: tuple[str, ...], database: str | None) -> None:
+    """Count the documents of SOURCES, or all, that are alike, changed, and in the way."""
+    plan = _look(app, sources, database)
+    emit(app, _plan_json(plan), lambda: _status_lines(plan))
+
+
+@local.command("diff")
+@_about
+@click.pass_obj
+def diff(app: App, sources: tuple[str, ...], database: str | None) -> None:
+    """List the documents that folder and database do not have alike, and in what they differ."""
+    plan = _look(app, sources, database)
+    emit(app, _plan_json(plan), lambda: _diff_lines(plan))
+
+
+@local.command("to-db")
+@_writing
+@_orphans
+@click.pass_obj
+def to_db(app: App, /, **options: Any) -> None:
+    """Bring what changed in files to the rows; what changed in rows alone waits."""
+    _sync(app, "to-db", **options)
+
+
+@local.command("to-disk")
+@_writing
+@_orphans
+@click.pass_obj
+def to_disk(app: App, /, **options: Any) -> None:
+    """Bring what changed in rows to the files; what changed in files alone waits."""
+    _sync(app, "to-disk", **options)
+
+
+@local.command("merge")
+@_writing
+@click.pass_obj
+def merge(app: App, /, **options: Any) -> None:
+    """Bring what changed on either side to the other, both edits of one document together."""
+    _sync(app, "merge", **options)
+
+
+def _look(app: App, sources: tuple[str, ...], database: str | None) -> LocalPlan:
+    from gsync.sync.documents import Choices, plan_local
+
+    with app.open() as repo, repo.writing("gsync local"):
+        return plan_local(repo, "merge", Choices(only=sources), database)
+
+
+def _sync(
+    app: App,
+    direction: str,
+    *,
+    sources: tuple[str, ...],
+    database: str | None,
+    override: str | None,
+    message: str | None,
+    accept: tuple[str, ...],
+    dry_run: bool,
+    delete_orphans: bool = False,
+) -> None:
+    from gsync.sync.documents import Choices, plan_local, sync_local
+
+    choices: Choices = Choices(override, delete_orphans, sources)
+    with app.open() as repo, repo.writing(f"gsync local {direction}"):
+        if dry_run:
+            plan = plan_local(repo, direction, choices, database)
+        else:
+            plan = sync_local(
+                repo, direction, choices, database, message=message, accept=split_names(accept)
+            )
+    emit(
+        app,
+        {**_plan_json(plan), **_result_json(plan), "dry_run": dry_run},
+        lambda: _sync_lines(plan, dry_run),
+        report=True,
+    )
+    if not plan.is_clean:
+        app.exit(1)
+
+
+# --- As JSON ---------------------------------------------------------------------------
+
+
+def _plan_json(plan: LocalPlan) -> dict[str, Any]:
+    return {
+        "direction": plan.direction,
+        "manifest": plan.manifest.hex() if plan.manifest else None,
+        "sources": [_source_json(plan, one.source_id) for one in plan.sources],
+        "items": [
+            {name: list(v) if isinstance(v, tuple) else v for name, v in as_dict(item).items()}
+            for item in plan.items
+        ],
+        "problems": [one._asdict() for one in plan.problems],
+    }
+
+
+def _source_json(plan: LocalPlan, source: str) -> dict[str, Any]:
+    """Return the older system's document of one source's differences."""
+    items = [item for item in plan.items if item.source == source]
+
+    def listed(kind: str) -> list[dict[str, Any]]:
+        return [
+            {
+                "slug": item.slug,
+                "source_id": source,
+                "status": kind,
+                "disk_hash": item.disk_hash,
+                "db_hash": item.row_hash,
+                "title": item.title,
+            }
+            for item in items
+            if _kind(item) == kind
+        ]
+
+    return {
+        "source_id": source,
+        "added": listed("Added"),
+        "removed": listed("Removed"),
+        "modified": listed("Modified"),
+        "unchanged": plan.unchanged[source],
+    }
+
+
+def _kind(item: Item) -> str:
+    if item.row_hash is None:
+        return "Added"
+    return "Removed" if item.disk_hash is None else "Modified"
+
+
+def _result_json(plan: LocalPlan) -> dict[str, Any]:
+    """Return the older system's document of what was done."""
+    waiting = [item for item in plan.items if item.waits]
+    both = [item for item in waiting if item.disk_hash is not None and item.row_hash is not None]
+    written = [item for item in plan.items if not item.waits]
+    deleted = [i for i in written if "delete" in (i.file_action, i.row_action)]
+    return {
+        "items_synced": len(written) - len(deleted),
+        "items_skipped": len(waiting) - len(both),
+        "items_skipped_modified": len(both),
+        "items_deleted": len(deleted),
+        "errors": [
+            *(str(problem) for problem in plan.problems),
+            *(f"{_name(i)}: {i.problem}" for i in plan.items if i.problem),
+            *(f"{_name(i)}: {i.conflict} conflict" for i in plan.items if i.conflict),
+        ],
+        "direction": {"to-db": "to_database", "to-disk": "to_disk"}.get(plan.direction, "merge"),
+    }
+
+
+# --- As text ---------------------------------------------------------------------------
+
+
+def _name(item: Item) -> str:
+    locale = "" if item.locale == "en" else f" ({item.locale})"
+    return f"{item.source}/{item.slug}{locale}"
+
+
+def _status_lines(plan: LocalPlan) -> Iterator[str]:
+    rows = []
+    for source in plan.sources:
+        items = [item for item in plan.items if item.source == source.source_id]
+        files = [item for item in items if item.disk not in ("same", "absent")]
+        changed = [item for item in items if item.row not in ("same", "absent")]
+        conflicts = sum(item.conflict is not None for item in items)
+        rows.append(
+            (
+                source.name,
+                f"{plan.unchanged[source.source_id]:,}",
+                f"{len(files):,}",
+                f"{len(changed):,}",
+                f"{conflicts:,}",
+            )
+        )
+    if not rows:
+        yield "There is no source of documents that is enabled."
+        return
+    yield from table(rows, ("source", "alike", "changed on disk", "in the database", "conflicts"))
+    yield from _problem_lines(plan)
+
+
+def _diff_lines(plan: LocalPlan) -> Iterator[str]:
+    if not plan.items:
+        yield f"{sum(plan.unchanged.values()):,} document(s) are alike."
+    for item in plan.items:
+        yield f"{_name(item)}: {_differs(item)}"
+    yield from _problem_lines(plan)
+
+
+def _differs(item: Item) -> str:
+    parts = [
+        f"{_SIDES[how]} {where}"
+        for how, where in ((item.disk, "on disk"), (item.row, "in the database"))
+        if how in _SIDES
+    ]
+    text = ", ".join(parts)
+    if item.columns:
+        text += f" ({', '.join(item.columns)})"
+    if item.conflict:
+        text += f"; conflict: {item.conflict}"
+    return text + (f"; {item.problem}" if item.problem else "")
+
+
+def _sync_lines(plan: LocalPlan, dry_run: bool) -> Iterator[str]:
+    would = "would " if dry_run else ""
+    done = [item for item in plan.items if not item.waits]
+    for item in done[:_SHOWN]:
+        what = [
+            f"{would}{action} {where}"
+            for action, where in ((item.row_action, "row"), (item.file_action, item.path))
+            if action
+        ]
+        yield f"{_name(item)}: {', '.join(what)}"
+    if len(done) > _SHOWN:
+        yield f"... and {len(done) - _SHOWN:,} more"
+    waiting = [item for item in plan.items if item.waits]
+    for item in waiting:
+        if item.conflict or item.problem:
+            yield f"{_name(item)}: left alone; {_differs(item)}"
+    calm = sum(not (item.conflict or item.problem) for item in waiting)
+    if calm:
+        yield f"{calm:,} document(s) changed on the other side alone, and wait."
+    if not plan.items:
+        yield f"{sum(plan.unchanged.values()):,} document(s) are alike."
+    yield from _problem_lines(plan)
+    if any(item.conflict for item in plan.items):
+        yield "To settle conflicts, edit one side as it shall be, or give --override ours|theirs."
+
+
+def _problem_lines(plan: LocalPlan) -> Iterator[str]:
+    yield from map(str, plan.problems)
