@@ -45,12 +45,17 @@ class Command:
         flags: Parameters that are true or false, and their options.
         options: Parameters with a value, and their options.
         places: Parameters that stand for themselves, in order.
+        ways: What `direction` may say, and the word that follows the command; the first unless
+            said.
+        override_existing: Whether the parameter of this name takes the side that is read.
     """
 
     words: tuple[str, ...]
     flags: Mapping[str, str] = {}
     options: Mapping[str, str] = {}
     places: tuple[str, ...] = ()
+    ways: Mapping[str, str] = {}
+    override_existing: bool = False
 
 
 KINDS: Mapping[str, Command] = {
@@ -64,6 +69,22 @@ KINDS: Mapping[str, Command] = {
         ("snapshot",),
         {"no_databases": "--no-databases", "full": "--full", "dry_run": "--dry-run"},
         {"message": "--message", "accept": "--accept"},
+    ),
+    "local": Command(
+        ("local",),
+        {"delete_orphans": "--delete-orphans", "dry_run": "--dry-run"},
+        {name: f"--{name}" for name in ("database", "override", "message", "accept")},
+        ("source",),
+        {way: way for way in ("merge", "to-db", "to-disk")},
+    ),
+    "content_sync": Command(
+        ("local",),
+        {"delete_orphans": "--delete-orphans", "dry_run": "--dry-run"},
+        ways={
+            **dict.fromkeys(("to_db", "to-db", "db", "to_database"), "to-db"),
+            **dict.fromkeys(("to_disk", "to-disk", "disk"), "to-disk"),
+        },
+        override_existing=True,
     ),
     "verify": Command(("verify",)),
     "gc": Command(("gc",), {"dry_run": "--dry-run"}),
@@ -87,6 +108,8 @@ def command_line(job: JobConfig, *, dry_run: bool = False) -> list[str]:
             raise Invalid(f"job {job.name}: {job.run} changes nothing, so there is no dry run")
         parameters["dry_run"] = "true"
     known = {*kind.flags, *kind.options, *kind.places}
+    known |= {"direction"} if kind.ways else set()
+    known |= {"override_existing"} if kind.override_existing else set()
     for name in parameters:
         if name not in known:
             raise Invalid(
@@ -94,6 +117,18 @@ def command_line(job: JobConfig, *, dry_run: bool = False) -> list[str]:
                 hint=f"known: {', '.join(sorted(known)) or 'none'}",
             )
     words = list(kind.words)
+    if kind.ways:
+        way = parameters.get("direction", next(iter(kind.ways)))
+        if way not in kind.ways:
+            raise Invalid(
+                f"job {job.name}: direction: expected one of {', '.join(kind.ways)}, found"
+                f" {way[:40]!r}"
+            )
+        words.append(kind.ways[way])
+    if "override_existing" in parameters and kind.override_existing:
+        where = f"job {job.name}: override_existing"
+        if parse_flag(parameters["override_existing"], where):
+            words.append(f"--override={'ours' if words[-1] == 'to-db' else 'theirs'}")
     for name, option in kind.flags.items():
         if name in parameters and parse_flag(parameters[name], f"job {job.name}: {name}"):
             words.append(option)

@@ -481,7 +481,9 @@ def snapshot(
     changes = describe(found.changes)
     base = files_root(parent) or EMPTY_MAP
     counts = tables.counts if tables else ()
-    if not found.changes and parent is not None and not any(c.changed for c in counts):
+    new_table = tables and any(not parent or not parent.find(c.name) for c in tables.collections)
+    has_rows = new_table or any(c.changed for c in counts)
+    if not found.changes and parent is not None and not has_rows:
         if tables and not dry_run:
             repo.store.set_states(tables.marks)
         return Snapshot(None, parent, [], found.notices, 0, 0, counts)

@@ -13,8 +13,8 @@ import pytest
 from support_cli import gsync_in, json_in, make_repository, refused, start, write
 
 from gsync.config import JobConfig, load_config
-from gsync.errors import Unavailable
-from gsync.jobs.run import Runner
+from gsync.errors import Invalid, Unavailable
+from gsync.jobs.run import Runner, command_line
 from gsync.store.sqlite import SqliteStore
 from gsync.sync.jobrecord import JobRun, JobState, load, save
 
@@ -293,3 +293,32 @@ def test_a_wrong_job_keeps_no_other_from_running(tmp_path: Path) -> None:
     found = json_in(folder, "jobs", "run", "--due", code=1)
     assert list(found["ran"]) == ["snap"]
     assert "no parameter" in found["wrong"]["bad"]
+
+
+@pytest.mark.parametrize(
+    ("run", "parameters", "words"),
+    [
+        ("local", {}, ["local", "merge"]),
+        ("local", {"direction": "to-db", "source": "blog"}, ["local", "to-db", "--", "blog"]),
+        ("content_sync", {}, ["local", "to-db"]),
+        (
+            "content_sync",
+            {"direction": "disk", "override_existing": "YES", "delete_orphans": "0"},
+            ["local", "to-disk", "--override=theirs"],
+        ),
+        (
+            "content_sync",
+            {"direction": "database", "override_existing": "true"},
+            "direction: expected one of",
+        ),
+        ("local", {"override_existing": "true"}, "no parameter"),
+    ],
+)
+def test_jobs_of_documents(run: str, parameters: dict[str, str], words: list[str] | str) -> None:
+    """The older system's names, ways and defaults, and ours."""
+    job = JobConfig("x", run, parameters=tuple(parameters.items()))
+    if isinstance(words, str):
+        with pytest.raises(Invalid, match=words):
+            command_line(job)
+    else:
+        assert command_line(job) == words

@@ -16,7 +16,7 @@ from gsync.frozen import frozen
 OPENER = "---"
 BOM = "\ufeff"
 _TAG = "tag:yaml.org,2002:"
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ ./@+()-]*")
+_PLAIN = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_ ./@+()-]*")
 # What a reader of UTF-8 files calls white space; str.strip takes four control characters more.
 WHITE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
@@ -160,15 +160,14 @@ def _parse(path: str, text: str, start: int, end: int, body_start: int) -> Front
             found = f"the key {name} stands twice" if isinstance(name, str) else "a key is no text"
             problems.append(Problem(path, *bare.place(at), found))
             continue
-        keys[name] = Key(
-            name,
-            _value(node),
-            at,
-            start + node.start_mark.index,
-            start + _end(node),
-            getattr(node, "style", None),
-            not getattr(node, "flow_style", False),
-        )
+        style = getattr(node, "style", None)
+        first, last = start + node.start_mark.index, start + _end(node)
+        if first >= last:  # the reader puts a value that is absent behind comments
+            first = last = text.index(":", start + key_node.end_mark.index) + 1
+        elif style in ("|", ">"):
+            last = _block_end(text, first, key_node.start_mark.column)
+        is_block = not getattr(node, "flow_style", False)
+        keys[name] = Key(name, _value(node), at, first, last, style, is_block)
     if problems:
         raise BadFile(problems)
     return FrontMatter(path, text, start, end, body_start, keys)
@@ -194,6 +193,25 @@ def _end(node: Any) -> int:
         last = node.value[-1]
         return _end(last[1] if isinstance(last, tuple) else last)
     return int(node.end_mark.index)
+
+
+def _block_end(text: str, start: int, column: int) -> int:
+    """Return where the last line of a block of text ends that says something.
+
+    Args:
+        column: Of its key: the lines of the block begin further in.
+    """
+    at = end = text.index("\n", start)
+    while True:
+        stop = text.find("\n", at + 1)
+        line = text[at + 1 : stop]
+        is_inside = len(line) - len(line.lstrip(" ")) > column
+        if stop < 0 or (line.strip() and not is_inside):
+            break
+        at = stop
+        if line.strip():
+            end = stop
+    return end - 1 if text[end - 1] == "\r" else end
 
 
 # --- Editing ---------------------------------------------------------------------------
@@ -252,8 +270,6 @@ def to_lines(text: str, line_end: str) -> str:
 def _lines(front: FrontMatter, key: Key) -> tuple[int, int]:
     """Return the lines that a key and its value take."""
     start = front.text.rfind("\n", 0, key.key_start) + 1
-    if front.text[key.end - 1] == "\n" and key.end > key.start:
-        return start, key.end
     return start, front.text.index("\n", key.end) + 1
 
 
@@ -265,12 +281,7 @@ def _replaced(front: FrontMatter, key: Key, value: Edit) -> str:
         put = _flow(value)
     else:
         put = _scalar(value, key.style if isinstance(key.value, Scalar) else None, key.name)
-    before = front.text[key.start - 1]
-    if key.start == key.end and before == ":":
-        put = f" {put}"
-    if key.end > key.start and front.text[key.end - 1] == "\n":  # a block of lines
-        put += front.line_end
-    return put
+    return put if key.end > key.start else f" {put}"
 
 
 def _block(value: Edit, line_end: str) -> str:
@@ -306,7 +317,7 @@ def _scalar(value: Edit, style: str | None, name: str) -> str:
 
 def _is_plain_text(value: str) -> bool:
     """Return whether readers of YAML, old and new ones, take `value` for a text without quotes."""
-    if not value[0].isalpha() or ": " in value or " #" in value:
+    if not (value[0].isalpha() or value[0] == "/") or ": " in value or " #" in value:
         return False
     return value.lower() not in ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
 
