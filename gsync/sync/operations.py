@@ -210,7 +210,7 @@ def list_local_bases(store: State) -> dict[ObjectId, str]:
     found = {}
     for name, body in store.list_states(LOCAL_MARK_PREFIX).items():
         with reading_state("when documents were last kept in step"):
-            _, oid = decode_trusted(body)
+            _, oid, _ = decode_trusted(body)
             found[ObjectId(oid)] = name.removeprefix(MARK_PREFIX)
     return found
 
