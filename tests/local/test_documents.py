@@ -443,11 +443,12 @@ def test_rows_that_no_file_can_hold(tmp_path: Path, side: Side) -> None:
     side.insert("page", kind="page")
     side.insert("b")
     side.insert("linked", links='{"a": 1}')
+    side.insert("more", links='[{"title": "t", "url": "u", "icon": "i"}]')
     write(folder, {"content/docs/taken.md": b"mine"})
     side.insert("taken")
     found = local(folder, "to-disk", code=1)
     left = {item["slug"] for item in found["items"] if item["problem"]}
-    assert left == {"../../up", "page", "linked", "taken"}
+    assert left == {"../../up", "page", "linked", "more", "taken"}
     assert (folder / "content/docs/taken.md").read_bytes() == b"mine"
     assert (folder / "content/docs/ok.md").exists() and (folder / "content/docs/b.md").exists()
     assert not (tmp_path / "up.md").exists()

@@ -44,6 +44,7 @@ LOSSES = "tests/tables/test_losses.py::"
 SCOPES = "tests/tables/test_scopes.py::"
 UNDO = "tests/sync/test_undo.py::"
 ATTACHED = "tests/server/test_attached.py::"
+DOCUMENTS = "tests/local/test_documents.py::"
 
 CLAIMS = (
     # --- Tables that are not read because they are as they were
@@ -1734,5 +1735,87 @@ CLAIMS = (
         '        body = body.replace(secret.encode(), b"***")\n',
         "        pass\n",
         ("tests/remotes/test_older.py::test_a_token_that_is_repeated_is_not_shown",),
+    ),
+    # --- Documents
+    Claim(
+        "document-bad-file",
+        "A document that cannot be read is not taken for deleted.",
+        "gsync/sync/documents.py",
+        "                keys.add(by_path[path])\n",
+        "                pass\n",
+        (f"{DOCUMENTS}test_a_bad_document_is_no_deletion",),
+    ),
+    Claim(
+        "document-renamed-bad-file",
+        "One under a name that nobody knows deletes nothing of its source.",
+        "gsync/sync/documents.py",
+        "                sources |= {one.source_id for one in self.sources if one.holds(path)}\n",
+        "                pass\n",
+        (f"{DOCUMENTS}test_a_bad_document_under_a_new_name",),
+    ),
+    Claim(
+        "document-empty-source",
+        "A source without any file deletes no row.",
+        "gsync/sync/documents.py",
+        "        sources = set(self.files.empty)\n",
+        "        sources: set[str] = set()\n",
+        (f"{DOCUMENTS}test_a_folder_that_is_gone",),
+    ),
+    Claim(
+        "document-owner",
+        "A document does not take over a row of another source.",
+        "gsync/sync/documents.py",
+        "            problem = self._check_owner(item)\n",
+        "            problem = None\n",
+        (f"{DOCUMENTS}test_a_slug_of_another_source",),
+    ),
+    Claim(
+        "document-conflict",
+        "A key that both sides changed is a conflict, and neither is written over.",
+        "gsync/sync/documents.py",
+        "        if clashes:\n",
+        "        if False:\n",
+        (f"{DOCUMENTS}test_both_sides_of_one_document",),
+    ),
+    Claim(
+        "document-edit-deleted",
+        "An edit is not lost because the other side deleted the document.",
+        "gsync/sync/documents.py",
+        '            return replace(item, conflict="delete/edit" if wanted is None else'
+        ' "edit/delete")\n',
+        "            return _Outcome(*(3 * (wanted if to_db else row,)))\n",
+        (f"{DOCUMENTS}test_a_deletion_against_an_edit",),
+    ),
+    Claim(
+        "document-base-kept",
+        "What a local sync goes on from is not collected.",
+        "gsync/sync/maintenance.py",
+        "    roots |= list_local_bases(store).keys()\n",
+        "",
+        (f"{DOCUMENTS}test_the_base_outlives_a_collection",),
+    ),
+    Claim(
+        "document-base-undone",
+        "The undo of a local sync takes back what counts as agreed on.",
+        "gsync/sync/operations.py",
+        'LOCAL_MARK_PREFIX = f"{MARK_PREFIX}local/"',
+        'LOCAL_MARK_PREFIX = "base local/"',
+        (f"{DOCUMENTS}test_undo",),
+    ),
+    Claim(
+        "document-read-again",
+        "What is written into a file says, read again, what the row does.",
+        "gsync/views/documents/document.py",
+        "        if normal(name, says[name]) != normal(name, cells[name]):\n",
+        "        if False:\n",
+        (f"{DOCUMENTS}test_rows_that_no_file_can_hold",),
+    ),
+    Claim(
+        "document-taken-path",
+        "A new document is not written over a file that is something else.",
+        "gsync/sync/documents.py",
+        "        if taken or any(",
+        "        if False and any(",
+        (f"{DOCUMENTS}test_rows_that_no_file_can_hold",),
     ),
 )
