@@ -161,7 +161,7 @@ def _parse(path: str, text: str, start: int, end: int, body_start: int) -> Front
             problems.append(Problem(path, *bare.place(at), found))
             continue
         style = getattr(node, "style", None)
-        first, last = start + node.start_mark.index, start + _end(node)
+        first, last = start + node.start_mark.index, start + yaml_end(node)
         if first >= last:  # the reader puts a value that is absent behind comments
             first = last = text.index(":", start + key_node.end_mark.index) + 1
         elif style in ("|", ">"):
@@ -187,11 +187,11 @@ def _value(node: Any) -> Scalar | list[Any] | dict[str, Any]:
     return Scalar(node.value, tag.removeprefix(_TAG) if tag.startswith(_TAG) else "tag")
 
 
-def _end(node: Any) -> int:
+def yaml_end(node: Any) -> int:
     """Return where a node ends: a block ends with its last scalar, not with the next key."""
     if isinstance(node.value, list) and node.value and not node.flow_style:
         last = node.value[-1]
-        return _end(last[1] if isinstance(last, tuple) else last)
+        return yaml_end(last[1] if isinstance(last, tuple) else last)
     return int(node.end_mark.index)
 
 
