@@ -127,11 +127,16 @@ class ContentConfig:
 
 @frozen
 class Shared:
-    """`gsync.toml`; `databases` has the tables of each database by name."""
+    """`gsync.toml`; `databases` has the tables of each database by name.
+
+    Attributes:
+        rules_file: `[rules] file`: the file of access rules, if it is where nobody looks for it.
+    """
 
     version: int = 1
     databases: Mapping[str, Tables] = field(default_factory=dict)
     content: ContentConfig = ContentConfig()
+    rules_file: str | None = None
 
 
 @frozen
@@ -366,8 +371,11 @@ def parse_shared(data: bytes) -> Shared:
     content = top.table("content")
     documents = ContentConfig(content.text("config"), content.text("database"))
     content.close()
+    rules = top.table("rules")
+    rules_file = rules.text("file")
+    rules.close()
     top.close()
-    return Shared(version, databases, documents)
+    return Shared(version, databases, documents, rules_file)
 
 
 def _without_tables(table: dict[str, Any]) -> dict[str, Any]:

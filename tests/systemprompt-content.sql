@@ -28,3 +28,27 @@ CREATE TABLE markdown_content (
     updated_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP,
     UNIQUE (slug, locale)
 );
+CREATE TABLE access_control_entities (
+    entity_type TEXT NOT NULL CHECK (entity_type IN ('gateway_route', 'mcp_server', 'plugin',
+        'agent', 'marketplace', 'skill', 'hook', 'slack_workspace', 'teams_tenant')),
+    entity_id TEXT NOT NULL,
+    default_included BOOLEAN NOT NULL DEFAULT false,
+    source TEXT NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    updated_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    PRIMARY KEY (entity_type, entity_id)
+);
+CREATE TABLE access_control_rules (
+    id TEXT PRIMARY KEY DEFAULT gen_random_uuid()::text,
+    entity_type TEXT NOT NULL,
+    entity_id TEXT NOT NULL,
+    rule_type TEXT NOT NULL,
+    rule_value TEXT NOT NULL,
+    access TEXT NOT NULL DEFAULT 'allow' CHECK (access IN ('allow', 'deny')),
+    justification TEXT,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    updated_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    UNIQUE (entity_type, entity_id, rule_type, rule_value),
+    FOREIGN KEY (entity_type, entity_id)
+        REFERENCES access_control_entities (entity_type, entity_id) ON DELETE CASCADE
+);

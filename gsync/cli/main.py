@@ -61,6 +61,7 @@ COMMANDS: dict[str, Entry] = {
     "sync-all": Entry(SYNC, "syncall:sync_all"),
     "runs": Entry(SYNC, "runs:runs"),
     "local": Entry(SYNC, "local:local"),
+    "acl": Entry(HISTORY, "acl:acl"),
     "jobs": Entry(SYNC, "jobs:jobs"),
     "remote": Entry(SYNC, "remote:remote"),
     "login": Entry(SYNC, "login:login"),

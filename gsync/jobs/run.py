@@ -48,6 +48,7 @@ class Command:
         ways: What `direction` may say, and the word that follows the command; the first unless
             said.
         override_existing: Whether the parameter of this name takes the side that is read.
+        defaults: Parameters that hold unless others are given.
     """
 
     words: tuple[str, ...]
@@ -56,6 +57,7 @@ class Command:
     places: tuple[str, ...] = ()
     ways: Mapping[str, str] = {}
     override_existing: bool = False
+    defaults: Mapping[str, str] = {}
 
 
 KINDS: Mapping[str, Command] = {
@@ -86,6 +88,13 @@ KINDS: Mapping[str, Command] = {
         },
         override_existing=True,
     ),
+    "access_control_sync": Command(
+        ("local", "to-db", "rules"),
+        {"delete_orphans": "--delete-orphans", "dry_run": "--dry-run"},
+        {"yaml_path": "--rules-file"},
+        override_existing=True,
+        defaults={"delete_orphans": "true"},
+    ),
     "verify": Command(("verify",)),
     "gc": Command(("gc",), {"dry_run": "--dry-run"}),
 }
@@ -102,7 +111,7 @@ def command_line(job: JobConfig, *, dry_run: bool = False) -> list[str]:
         raise Invalid(
             f"job {job.name}: nothing is called {job.run!r}", hint=f"one of {', '.join(KINDS)}"
         )
-    parameters = dict(job.parameters)
+    parameters = {**kind.defaults, **dict(job.parameters)}
     if dry_run:
         if "dry_run" not in kind.flags:
             raise Invalid(f"job {job.name}: {job.run} changes nothing, so there is no dry run")
@@ -128,7 +137,7 @@ def command_line(job: JobConfig, *, dry_run: bool = False) -> list[str]:
     if "override_existing" in parameters and kind.override_existing:
         where = f"job {job.name}: override_existing"
         if parse_flag(parameters["override_existing"], where):
-            words.append(f"--override={'ours' if words[-1] == 'to-db' else 'theirs'}")
+            words.append(f"--override={'ours' if 'to-db' in words else 'theirs'}")
     for name, option in kind.flags.items():
         if name in parameters and parse_flag(parameters[name], f"job {job.name}: {name}"):
             words.append(option)

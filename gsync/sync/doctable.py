@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from blake3 import blake3
@@ -23,42 +23,43 @@ HASH, ID = "version_hash", "id"
 _KEY = ("source_id", "slug", "locale")
 
 
-class DocumentTable:
-    """The columns of the table of documents, and its rows as cells by name.
+class NamedTable:
+    """A recorded table whose keys and rows are read and made by the names of columns.
 
-    Faces are what people read of cells: texts, booleans, None.
+    Args:
+        key: The columns that its key has to have, in the order in which they are given here.
+
+    Raises:
+        Invalid: its key has other columns.
     """
 
-    def __init__(self, repo: Repository, collection: Collection) -> None:
+    def __init__(self, repo: Repository, collection: Collection, key: Sequence[str]) -> None:
         self.store = repo.store
         self.collection = collection
         self.schema: Schema = get_schema(repo.store, collection)
         names = [column.name for column in self.schema.key]
-        if sorted(names) != sorted(_KEY):
+        if sorted(names) != sorted(key):
             raise Invalid(
-                f"{collection.name} has the key ({', '.join(names)}): documents are known by"
-                f" {', '.join(_KEY)}",
+                f"{collection.name} has the key ({', '.join(names)}): what is on disk is known by"
+                f" {', '.join(key)}",
                 hint="'gsync db add URL --preset systemprompt' in a new database shows the"
                 " settings; a table with another key is recorded afresh",
             )
-        self._places = [names.index(name) for name in _KEY]
-        self._order = [_KEY.index(name) for name in names]
+        self._places = [names.index(name) for name in key]
+        self._order = [key.index(name) for name in names]
         self._encode_key = key_encoder([column.type for column in self.schema.key])
         self.columns: dict[str, Column] = {column.name: column for column in self.schema.live}
-        self.ours = [name for name in COLUMNS if name in self.columns]
         self._load = content_loader(repo.store)
         self.spill = spill_to(repo.store.put)
 
-    def key(self, source: str, slug: str, locale: str) -> bytes:
+    def key(self, *parts: str) -> bytes:
         """Return the key of a row."""
-        parts = (source, slug, locale)
         return self._encode_key([parts[at] for at in self._order])
 
-    def parts(self, key: bytes) -> tuple[str, str, str]:
-        """Return source, slug and locale of a row."""
+    def parts(self, key: bytes) -> tuple[str, ...]:
+        """Return the columns of a key."""
         cells = decode_key(key)
-        source, slug, locale = (str(cells[at]) for at in self._places)
-        return source, slug, locale
+        return tuple(str(cells[at]) for at in self._places)
 
     def cells(self, row: bytes) -> dict[str, Value]:
         """Return the cells of a row by name, loaded."""
@@ -67,6 +68,24 @@ class DocumentTable:
             column.name: load_cell(column.type, found[column.slot], self._load)
             for column in self.columns.values()
         }
+
+    def row(self, cells: Mapping[str, Value]) -> bytes:
+        """Return the row of cells by name."""
+        found: list[Value] = [None] * self.schema.width
+        for name, column in self.columns.items():
+            found[column.slot] = cells.get(name)
+        return encode_row(found, self.spill)
+
+
+class DocumentTable(NamedTable):
+    """The table of documents.
+
+    Faces are what people read of cells: texts, booleans, None.
+    """
+
+    def __init__(self, repo: Repository, collection: Collection) -> None:
+        super().__init__(repo, collection, _KEY)
+        self.ours = [name for name in COLUMNS if name in self.columns]
 
     def faces(self, cells: Mapping[str, Value], category: str | None) -> dict[str, Any]:
         """Return what the cells of a document say; what the table lacks says nothing.
@@ -97,13 +116,6 @@ class DocumentTable:
         if name == "published_at" and type_ in ("timestamptz", "text"):
             face = f"{face}T00:00:00Z"
         return face if type_ == "text" else parse_cell(type_, face)
-
-    def row(self, cells: Mapping[str, Value]) -> bytes:
-        """Return the row of cells by name."""
-        found: list[Value] = [None] * self.schema.width
-        for name, column in self.columns.items():
-            found[column.slot] = cells.get(name)
-        return encode_row(found, self.spill)
 
     def wanted(
         self,

@@ -6,26 +6,33 @@ they last agreed. What the plan comes to is the next manifest, and folder and da
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 
 from blake3 import blake3
 
 from gsync.errors import Invalid, NotFound
 from gsync.frozen import frozen, replace
-from gsync.maps.omap import EMPTY_MAP, build_map, count_entries, edit_map, find_value, list_entries
+from gsync.maps.omap import EMPTY_MAP, build_map, find_value, list_entries
 from gsync.objects.encoding import decode_trusted, encode
-from gsync.objects.model import EMPTY_MAP_BODY, FILES, Collection, Manifest, encode_manifest
+from gsync.objects.model import EMPTY_MAP_BODY, Collection, Manifest, encode_manifest
 from gsync.objects.oid import Kind, ObjectId
 from gsync.paths import parents_of
-from gsync.sync.checkout import capture_folder, move_folder, replace_collections
 from gsync.sync.compare import files_root
 from gsync.sync.docfiles import DocumentFiles, Placed, load_sources, read_content
 from gsync.sync.doctable import HASH, ID, DocumentTable
+from gsync.sync.localplan import (
+    Choices,
+    Item,
+    LocalPlan,
+    Outcome,
+    Sides,
+    action,
+    became,
+    decide,
+)
 from gsync.sync.operations import LOCAL_MARK_PREFIX, reading_state
 from gsync.sync.recorded import content_loader, policies_of
-from gsync.sync.repository import Repository, next_manifest, snapshot
+from gsync.sync.repository import Repository
 from gsync.transfer.history import get_manifest
 from gsync.views.documents.document import (
     NotHeld,
@@ -35,7 +42,6 @@ from gsync.views.documents.document import (
     normal,
     write_document,
 )
-from gsync.views.documents.frontmatter import Problem
 from gsync.views.documents.sources import Source
 from gsync.views.files import EntryType, FileEntry, encode_entry
 from gsync.views.rows.merge import RowMerger
@@ -43,120 +49,6 @@ from gsync.views.rows.policies import Policies
 
 TABLE = "markdown_content"
 _ROWS, _PATHS = "rows", "paths"
-
-DIRECTIONS = ("to-db", "to-disk", "merge")
-
-
-@frozen
-class Item:
-    """A document that the two sides do not have alike, or of which one was the base.
-
-    Attributes:
-        source: Its source's id.
-        path: Its file, or the one that it gets; None if there is none.
-        disk, row: What became of it on that side: `same`, `added`, `edited`, `deleted`, `absent`.
-        columns: In what the sides differ, where both have it.
-        file_action, row_action: What is done there: `create`, `update`, `delete` or None.
-        conflict: The kind of conflict that stops it, or None.
-        problem: Why it is left alone, or None.
-        disk_hash, row_hash: The content hash of each side that has it.
-    """
-
-    source: str
-    slug: str
-    locale: str
-    path: str | None
-    title: str | None
-    disk: str
-    row: str
-    columns: tuple[str, ...] = ()
-    file_action: str | None = None
-    row_action: str | None = None
-    conflict: str | None = None
-    problem: str | None = None
-    disk_hash: str | None = None
-    row_hash: str | None = None
-
-    @property
-    def waits(self) -> bool:
-        """Whether nothing is done though the sides differ."""
-        return not (self.file_action or self.row_action)
-
-
-@frozen
-class LocalPlan:
-    """What a local sync would do, or did.
-
-    Attributes:
-        direction: One of DIRECTIONS.
-        sources: The sources that it is about.
-        items: What the sides do not have alike, by source, slug and locale.
-        unchanged: How many they have alike, by source id.
-        problems: Files that are no documents though they should be.
-        manifest: The manifest that was made, if one was.
-    """
-
-    direction: str
-    sources: tuple[Source, ...]
-    items: tuple[Item, ...] = ()
-    unchanged: Mapping[str, int] = field(default_factory=dict)
-    problems: tuple[Problem, ...] = ()
-    manifest: ObjectId | None = None
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether nothing is in the way of anything."""
-        return not self.problems and not any(i.conflict or i.problem for i in self.items)
-
-
-@frozen
-class Choices:
-    """How a local sync treats what needs a decision.
-
-    Attributes:
-        override: `ours` or `theirs`: whose side counts of all that differs; None for neither.
-        delete_orphans: Delete what only the side that is written has.
-        only: Names or ids of the sources that it is about; all if empty.
-    """
-
-    override: str | None = None
-    delete_orphans: bool = False
-    only: tuple[str, ...] = ()
-
-
-# --- Where it all is -------------------------------------------------------------------
-
-
-def findread_content(repo: Repository, database: str | None = None) -> str:
-    """Return the name of the database whose documents are kept in step.
-
-    Raises:
-        Invalid: there is none, or several and nothing says which.
-    """
-    shared = repo.config.shared
-    wanted = database or shared.content.database
-    found = [name for name, tables in shared.databases.items() if TABLE in tables]
-    if wanted is not None:
-        found = [name for name in found if name == wanted]
-    here = [name for name in found if name in repo.config.local.databases]
-    if len(here) == 1:
-        return here[0]
-    if not found:
-        which = f"database {wanted}" if wanted else "no database"
-        raise Invalid(
-            f"{which} has {'no ' if wanted else 'a '}table {TABLE} that is recorded",
-            hint="'gsync db add URL --preset systemprompt' records it",
-        )
-    if not here:
-        raise Invalid(
-            f"this machine was not told where the database {found[0]} is",
-            hint=f"'gsync db add URL --name {found[0]}'",
-        )
-    raise Invalid(
-        f"{TABLE} is recorded of {', '.join(here)}",
-        hint="say which with --database, or [content] database in gsync.toml",
-    )
-
 
 # --- The base --------------------------------------------------------------------------
 
@@ -218,11 +110,12 @@ class _Base:
 
     def known(self) -> dict[str, tuple[bytes, tuple[str, str, str]]]:
         """Return what files need not be read as long as they are as they were."""
-        return {
-            found.path: (found.content, self._table.parts(key))
-            for key, found in self.documents.items()
-            if found.content is not None
-        }
+        known = {}
+        for key, found in self.documents.items():
+            if found.content is not None:
+                source, slug, locale = self._table.parts(key)
+                known[found.path] = (found.content, (source, slug, locale))
+        return known
 
     def encode(self, documents: Mapping[bytes, _Agreed]) -> bytes:
         """Return the state that keeps another base, whose objects are stored."""
@@ -243,35 +136,8 @@ class _Base:
 # --- The plan --------------------------------------------------------------------------
 
 
-@frozen
-class _Sides:
-    """One document: what it is on both sides, and was.
-
-    Attributes:
-        file: Its file.
-        wanted: The row that the file asks for.
-        row: The row that there is.
-        base: The row that was agreed on.
-    """
-
-    key: bytes
-    file: Placed | None
-    wanted: bytes | None
-    row: bytes | None
-    base: bytes | None
-
-
-@frozen
-class _Outcome:
-    """What becomes of a document: its row, what its file says, and what is agreed on then."""
-
-    row: bytes | None
-    file: bytes | None
-    base: bytes | None
-
-
-class _Planner:
-    """Finds out what one local sync comes to; making it stores objects and changes nothing."""
+class DocumentPlanner:
+    """What a local sync comes to for documents; making it stores objects and changes nothing."""
 
     def __init__(
         self,
@@ -358,17 +224,17 @@ class _Planner:
         for key in sorted(keys, key=self.table.parts):
             self._one(self._sides(key, files.get(key)))
 
-    def _sides(self, key: bytes, file: Placed | None) -> _Sides:
+    def _sides(self, key: bytes, file: Placed | None) -> Sides:
         row, base = self.rows.get(key), self.base.row(key)
         if file is None:
-            return _Sides(key, None, None, row, base)
+            return Sides(key, None, None, row, base)
         if file.document is None and row == base:
-            return _Sides(key, file, base, row, base)
+            return Sides(key, file, base, row, base)
         document = self.files.document(file)
         wanted = self.table.wanted(key, document, row, base, file.source.category_id)
-        return _Sides(key, file, wanted, row, base)
+        return Sides(key, file, wanted, row, base)
 
-    def _one(self, sides: _Sides) -> None:
+    def _one(self, sides: Sides) -> None:
         source, slug, locale = self.table.parts(sides.key)
         is_held = sides.file is None and (
             sides.key in self._held_keys or source in self._held_sources
@@ -391,14 +257,14 @@ class _Planner:
                 why = "its file is a problem"
             self.items.append(replace(item, problem=why))
             return
-        outcome = self._decide(item, sides)
-        if isinstance(outcome, _Outcome):
+        outcome = decide(self.direction, self.choices, item, sides, self._merge)
+        if isinstance(outcome, Outcome):
             item = self._write(item, sides, outcome)
         else:
             item = outcome
         self.items.append(item)
 
-    def _describe(self, sides: _Sides, source: str, slug: str, locale: str) -> Item:
+    def _describe(self, sides: Sides, source: str, slug: str, locale: str) -> Item:
         category = self._by_id[source].category_id
         names = self.table.ours
         says = self.files.document(sides.file).cells() if sides.file else None
@@ -411,48 +277,20 @@ class _Planner:
         return Item(
             *(source, slug, locale, sides.file.path if sides.file else None),
             str((says or faces or {}).get("title")),
-            *(_became(sides.base, sides.wanted), _became(sides.base, sides.row), columns),
+            *(became(sides.base, sides.wanted), became(sides.base, sides.row), columns),
             disk_hash=content_hash(says, names) if says else None,
             row_hash=content_hash(faces, names) if faces else None,
         )
 
-    def _decide(self, item: Item, sides: _Sides) -> _Outcome | Item:
-        """Return what becomes of a document, or why nothing does."""
-        wanted, row, base = sides.wanted, sides.row, sides.base
-        to_db, to_disk = self.direction != "to-disk", self.direction != "to-db"
-        override = self.choices.override
-        if override == "ours" and to_db and (wanted is not None or item.disk == "deleted"):
-            return _Outcome(wanted, wanted, wanted)
-        if override == "theirs" and to_disk and (row is not None or item.row == "deleted"):
-            return _Outcome(row, row, row)
-        if self.choices.delete_orphans and base is None:
-            orphan = wanted if self.direction == "to-db" else row
-            if orphan is None:
-                return _Outcome(None, None, None)
-        if base == row:  # changed on disk
-            return _Outcome(wanted, wanted, wanted) if to_db else item
-        if base == wanted:  # changed in the database
-            return _Outcome(row, row, row) if to_disk else item
-        return self._decide_both(item, sides)
-
-    def _decide_both(self, item: Item, sides: _Sides) -> _Outcome | Item:
-        wanted, row, base = sides.wanted, sides.row, sides.base
-        to_db, to_disk = self.direction == "to-db", self.direction == "to-disk"
-        if self.choices.override is not None:
-            # The side that counts is not written to, so what it has waits as its own change.
-            return _Outcome(row, wanted, wanted if to_db else row)
-        if wanted is None or row is None:
-            return replace(item, conflict="delete/edit" if wanted is None else "edit/delete")
-        clashes = self._merger.list_clashes(base, row, wanted)
+    def _merge(self, sides: Sides) -> bytes | tuple[str, ...]:
+        """Return two edits of one document as one, or the columns that clash."""
+        assert sides.row is not None and sides.wanted is not None
+        clashes = self._merger.list_clashes(sides.base, sides.row, sides.wanted)
         if clashes:
-            kind = "add/add" if base is None else "edit/edit"
-            return replace(item, conflict=kind, columns=tuple(clashes))
-        merged = self.table.merged(self._merger, base, row, wanted)
-        if to_db:
-            return _Outcome(merged, wanted, wanted)
-        return _Outcome(row, merged, row) if to_disk else _Outcome(merged, merged, merged)
+            return tuple(clashes)
+        return self.table.merged(self._merger, sides.base, sides.row, sides.wanted)
 
-    def _write(self, item: Item, sides: _Sides, outcome: _Outcome) -> Item:
+    def _write(self, item: Item, sides: Sides, outcome: Outcome) -> Item:
         """Note what is written, and return the item with it."""
         path = sides.file.path if sides.file else None
         entry = sides.file.entry if sides.file else None
@@ -465,11 +303,10 @@ class _Planner:
                 path, entry = self._write_file(item, sides, outcome.file)
             except NotHeld as error:
                 return replace(item, problem=str(error))
-            action = _action(sides.wanted, outcome.file)
-            item = replace(item, file_action=action, path=path)
+            item = replace(item, file_action=action(sides.wanted, outcome.file), path=path)
         if outcome.row != sides.row:
             self.row_edits[sides.key] = outcome.row
-            item = replace(item, row_action=_action(sides.row, outcome.row))
+            item = replace(item, row_action=action(sides.row, outcome.row))
         if outcome.base is None:
             self.agreed.pop(sides.key, None)
         else:
@@ -497,7 +334,7 @@ class _Planner:
         return f"the source {owner} has a row of this slug and locale"
 
     def _write_file(
-        self, item: Item, sides: _Sides, new: bytes | None
+        self, item: Item, sides: Sides, new: bytes | None
     ) -> tuple[str, FileEntry | None]:
         """Note what a file becomes that is to say what the row `new` does."""
         file = sides.file
@@ -542,17 +379,9 @@ class _Planner:
         """Return the state that keeps what is agreed on once the plan is done."""
         return {self.base.state: self.base.encode(self.agreed)}
 
-    def collections(self) -> list[Collection]:
-        """Return file tree and table as they are once the plan is done."""
-        found = []
-        if self.file_edits:
-            root = edit_map(self.store, self.root, sorted(self.file_edits.items()))
-            found.append(Collection(FILES, root, count_entries(self.store, root)))
-        if self.row_edits:
-            table = self.table.collection
-            root = edit_map(self.store, table.root, sorted(self.row_edits.items()))
-            found.append(replace(table, root=root, count=count_entries(self.store, root)))
-        return found
+    def tables(self) -> list[tuple[Collection, Mapping[bytes, bytes | None]]]:
+        """Return the tables that change, and how."""
+        return [(self.table.collection, self.row_edits)]
 
     def result(self) -> LocalPlan:
         """Return what there is to tell."""
@@ -561,80 +390,3 @@ class _Planner:
             *(self.direction, self.sources, tuple(self.items), self.unchanged),
             problems=tuple(sorted(problems)),
         )
-
-
-def _became(base: bytes | None, now: bytes | None) -> str:
-    if now is None:
-        return "absent" if base is None else "deleted"
-    return "added" if base is None else "same" if now == base else "edited"
-
-
-def _action(old: bytes | None, new: bytes | None) -> str:
-    return "create" if old is None else "delete" if new is None else "update"
-
-
-# --- Doing it --------------------------------------------------------------------------
-
-
-def plan_local(
-    repo: Repository, direction: str, choices: Choices, database: str | None = None
-) -> LocalPlan:
-    """Return how folder and database differ as they are now, and what a sync would do.
-
-    Nothing is kept but contents that nothing names. The caller holds the lock.
-    """
-    from gsync.sync.tables import scan_databases
-
-    name = findread_content(repo, database)
-    now = capture_folder(repo, "as it is")
-    tables = scan_databases(repo, repo.manifest(repo.head()))
-    now = replace_collections(now, tables.collections, now.message)
-    return _Planner(repo, now, name, direction, choices).result()
-
-
-def sync_local(
-    repo: Repository,
-    direction: str,
-    choices: Choices,
-    database: str | None = None,
-    *,
-    message: str | None = None,
-    accept: Sequence[str] = (),
-) -> LocalPlan:
-    """Bring documents from one side to the other, or both ways; the caller holds the lock.
-
-    Raises:
-        Conflict: something changed meanwhile; nothing was done.
-        Refused: the database does not take it; nothing was done.
-    """
-    name = findread_content(repo, database)
-    snapshot(repo, f"before local {direction}", accept=accept, why=f"local {direction}")
-    head = repo.head()
-    manifest = repo.manifest(head)
-    assert head is not None and manifest is not None
-    plan = _Planner(repo, manifest, name, direction, choices)
-    found = plan.result()
-    collections = plan.collections()
-    if not collections:
-        if plan.has_new_base:
-            states = plan.states()
-            repo.store.flush()
-            repo.store.set_states(states)
-        return found
-    made = next_manifest(
-        manifest, head, collections, repo.author(), message or _message(direction, found)
-    )
-    oid = repo.store.put(Kind.MANIFEST, encode_manifest(made))
-    states = plan.states()
-    move_folder(repo, head, oid, why=f"local {direction}", accept=accept, states=states)
-    return replace(found, manifest=oid)
-
-
-def _message(direction: str, plan: LocalPlan) -> str:
-    counts: dict[str, int] = defaultdict(int)
-    for item in plan.items:
-        for what, action in (("row", item.row_action), ("file", item.file_action)):
-            if action is not None:
-                counts[f"{what}(s) {action}d"] += 1
-    shown = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
-    return f"local {direction}: {shown}"

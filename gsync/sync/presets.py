@@ -100,6 +100,20 @@ PRESETS: Mapping[str, Mapping[str, PresetTable]] = {
             ("id: left out, each server makes its own", _TIMES),
             optional=True,
         ),
+        "access_control_entities": PresetTable(
+            TableConfig(key=("entity_type", "entity_id"), volatile=_CLOCKS),
+            ("created_at, updated_at: left out, each server keeps its own",),
+            optional=True,
+        ),
+        "access_control_rules": PresetTable(
+            TableConfig(
+                key=("entity_type", "entity_id", "rule_type", "rule_value"),
+                local=("id",),
+                volatile=_CLOCKS,
+            ),
+            ("id: left out, each server makes its own",),
+            optional=True,
+        ),
     },
 }
 

@@ -312,6 +312,12 @@ def test_a_wrong_job_keeps_no_other_from_running(tmp_path: Path) -> None:
             "direction: expected one of",
         ),
         ("local", {"override_existing": "true"}, "no parameter"),
+        ("access_control_sync", {}, ["local", "to-db", "rules", "--delete-orphans"]),
+        (
+            "access_control_sync",
+            {"delete_orphans": "False", "override_existing": "TRUE", "yaml_path": "x.yaml"},
+            ["local", "to-db", "rules", "--override=ours", "--rules-file=x.yaml"],
+        ),
     ],
 )
 def test_jobs_of_documents(run: str, parameters: dict[str, str], words: list[str] | str) -> None:

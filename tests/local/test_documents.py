@@ -7,26 +7,15 @@ import os
 import random
 import re
 import signal
-import sqlite3
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support_cli import gsync_in, json_in, make_repository, read_tree, refused, start, write
-from support_pg import Database, MakeDatabase
+from support_cli import gsync_in, json_in, read_tree, refused, start, write
+from support_local import Side, done, local, make_local
 
-HERE = Path(__file__).parent.parent
-SCHEMA = (HERE / "systemprompt-content.sql").read_text()
-SERVICES = HERE.parent / "../shared/data/services-sample/services"
-SETTINGS = b"""version = 1
-[db.main.tables.markdown_content]
-key = ["source_id", "slug", "locale"]
-local = ["id"]
-volatile = ["updated_at"]
-"""
+SERVICES = Path(__file__).parent.parent.parent / "../shared/data/services-sample/services"
 CONFIG = b"""content_sources:
   blog:
     path: content/blog
@@ -55,84 +44,32 @@ def doc(
     return "\n".join(["---", *head, 'published_at: "2026-02-18"', *lines, "---", "", body]).encode()
 
 
-@dataclass
-class Side:
-    """The live table."""
-
-    url: str
-    pg: Database | None = None
-
-    def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        if self.pg is not None:
-            with self.pg.connect(autocommit=True) as connection:
-                cursor = connection.execute(statement.replace("?", "%s"), values or None)
-                return cursor.fetchall() if cursor.description else []
-        file = sqlite3.connect(self.url.removeprefix("sqlite:///"))
-        try:
-            found = file.execute(statement, values).fetchall()
-            file.commit()
-            return found
-        finally:
-            file.close()
-
-    def set(self, slug: str, column: str, value: Any) -> None:
-        self.run(f"UPDATE markdown_content SET {column} = ? WHERE slug = ?", value, slug)
-
-    def get(self, slug: str, columns: str) -> Any:
-        found = self.run(f"SELECT {columns} FROM markdown_content WHERE slug = ?", slug)
-        return found[0] if found else None
-
-    def insert(self, slug: str, source: str = "documentation", **more: Any) -> None:
-        cells = {
-            "slug": slug, "source_id": source, "title": "Row", "description": "",
-            "body": "From a row.", "author": "B", "keywords": "",
-            "published_at": "2026-03-01 10:30:00+00",
-            "kind": "guide", "version_hash": "x", **more,
-        }  # fmt: skip
-        marks = ", ".join("?" * len(cells))
-        self.run(
-            f"INSERT INTO markdown_content ({', '.join(cells)}) VALUES ({marks})", *cells.values()
-        )
-
-    def slugs(self) -> list[str]:
-        return [row[0] for row in self.run("SELECT slug FROM markdown_content ORDER BY slug")]
+def set_cell(side: Side, slug: str, column: str, value: Any) -> None:
+    side.run(f"UPDATE markdown_content SET {column} = ? WHERE slug = ?", value, slug)
 
 
-MakeSide = Callable[[str], Side]
+def get(side: Side, slug: str, columns: str) -> Any:
+    found = side.run(f"SELECT {columns} FROM markdown_content WHERE slug = ?", slug)
+    return found[0] if found else None
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def side(request: pytest.FixtureRequest, tmp_path: Path) -> Side:
-    if request.param == "postgres":
-        make: MakeDatabase = request.getfixturevalue("make_database")
-        database = make()
-        with database.connect(autocommit=True) as connection:
-            connection.execute(SCHEMA)
-        return Side(database.url, database)
-    path = tmp_path / "c.db"
-    text = SCHEMA.replace("gen_random_uuid()::text", "(lower(hex(randomblob(16))))")
-    file = sqlite3.connect(path)
-    file.executescript(text)
-    file.close()
-    return Side(f"sqlite:///{path}")
+def insert(side: Side, slug: str, source: str = "documentation", **more: Any) -> None:
+    cells = {
+        "slug": slug, "source_id": source, "title": "Row", "description": "",
+        "body": "From a row.", "author": "B", "keywords": "",
+        "published_at": "2026-03-01 10:30:00+00",
+        "kind": "guide", "version_hash": "x", **more,
+    }  # fmt: skip
+    marks = ", ".join("?" * len(cells))
+    side.run(f"INSERT INTO markdown_content ({', '.join(cells)}) VALUES ({marks})", *cells.values())
+
+
+def list_slugs(side: Side) -> list[str]:
+    return [row[0] for row in side.run("SELECT slug FROM markdown_content ORDER BY slug")]
 
 
 def make(tmp_path: Path, side: Side, files: dict[str, bytes], *, config: bytes = CONFIG) -> Path:
-    folder = make_repository(
-        tmp_path / "a", {"gsync.toml": SETTINGS, "content/config.yaml": config, **files}
-    )
-    gsync_in(folder, "db", "add", side.url, "--yes")
-    gsync_in(folder, "snapshot", "-m", "first")
-    return folder
-
-
-def local(folder: Path, *args: str, code: int = 0) -> Any:
-    return json_in(folder, "local", *args, code=code)
-
-
-def done(result: Any) -> tuple[int, ...]:
-    names = ("items_synced", "items_skipped", "items_skipped_modified", "items_deleted")
-    return (*(result[name] for name in names), len(result["errors"]))
+    return make_local(tmp_path / "a", side.url, {"content/config.yaml": config, **files})
 
 
 def test_there_and_back(tmp_path: Path, side: Side) -> None:
@@ -150,16 +87,16 @@ def test_there_and_back(tmp_path: Path, side: Side) -> None:
     }
     folder = make(tmp_path, side, files)
     assert done(local(folder, "to-db")) == (6, 0, 0, 0, 0)
-    assert side.slugs() == ["", "a", "a", "c", "no-end", "x/b"]
+    assert list_slugs(side) == ["", "a", "a", "c", "no-end", "x/b"]
     before = read_tree(folder / "content")
     for command in ("to-disk", "to-db", "merge"):
         assert done(local(folder, command)) == (0, 0, 0, 0, 0)
     assert read_tree(folder / "content") == before
     assert local(folder, "diff")["items"] == []
-    assert side.get("c", "category_id, source_id") == ("other", "blog")
-    assert side.get("x/b", "body, category_id, image") == ("Text.", "docs", None)
-    assert [bool(public) for public in side.get("c", "public")] == [False]
-    links = side.get("", "links")[0]
+    assert get(side, "c", "category_id, source_id") == ("other", "blog")
+    assert get(side, "x/b", "body, category_id, image") == ("Text.", "docs", None)
+    assert [bool(public) for public in get(side, "c", "public")] == [False]
+    links = get(side, "", "links")[0]
     assert re.sub(r"[\s'\"]", "", str(links)) in ("[{title:t,url:u}]", "[{url:u,title:t}]")
     assert json_in(folder, "status")["changes"] == []
 
@@ -169,8 +106,8 @@ def test_the_hash_of_the_older_system_is_kept(tmp_path: Path, side: Side) -> Non
     folder = make(tmp_path, side, {"content/docs/a.md": doc("a", 'description: "D"', body="B\n")})
     local(folder, "to-db")
     joined = "T" + "B" + "D" + "A" + "2026-02-18 00:00:00 UTC" + "true"
-    assert side.get("a", "version_hash") == (hashlib.sha256(joined.encode()).hexdigest(),)
-    side.set("a", "version_hash", "stale")
+    assert get(side, "a", "version_hash") == (hashlib.sha256(joined.encode()).hexdigest(),)
+    set_cell(side, "a", "version_hash", "stale")
     assert local(folder, "diff")["items"] == []
 
 
@@ -206,7 +143,7 @@ def test_one_cell_is_one_line(tmp_path: Path, side: Side, eol: bytes) -> None:
     folder = make(tmp_path, side, files)
     local(folder, "to-db")
     for n, (column, value, _, _) in enumerate(EDITS):
-        side.set(f"d{n}", column, value)
+        set_cell(side, f"d{n}", column, value)
     found = local(folder, "to-disk")
     assert done(found) == (len(EDITS), 0, 0, 0, 0)
     for n, (_, _, old, new) in enumerate(EDITS):
@@ -222,21 +159,21 @@ def test_each_way_lets_its_own_changes_through(tmp_path: Path, side: Side) -> No
     local(folder, "to-db")
     write(folder, {"content/docs/a.md": doc("a", title="file"), "content/docs/n.md": doc("n")})
     (folder / "content/docs/b.md").unlink()
-    side.set("c", "title", "row")
+    set_cell(side, "c", "title", "row")
     side.run("DELETE FROM markdown_content WHERE slug = 'd'")
-    side.insert("m")
+    insert(side, "m")
     assert done(local(folder, "to-db", "--dry-run")) == (2, 2, 1, 1, 0)
-    assert side.slugs() == ["a", "b", "c", "e", "f", "m"]
+    assert list_slugs(side) == ["a", "b", "c", "e", "f", "m"]
     assert done(local(folder, "to-db")) == (2, 2, 1, 1, 0)
-    assert side.slugs() == ["a", "c", "e", "f", "m", "n"]
-    assert side.get("a", "title") == ("file",) and side.get("c", "title") == ("row",)
+    assert list_slugs(side) == ["a", "c", "e", "f", "m", "n"]
+    assert get(side, "a", "title") == ("file",) and get(side, "c", "title") == ("row",)
     assert (folder / "content/docs/d.md").exists()
     assert done(local(folder, "merge")) == (2, 0, 0, 1, 0)
     assert b'title: "row"' in (folder / "content/docs/c.md").read_bytes()
     assert not (folder / "content/docs/d.md").exists()
     made = (folder / "content/docs/m.md").read_bytes()
     assert made.startswith(b'---\ntitle: "Row"\n') and made.endswith(b"---\n\nFrom a row.\n")
-    assert side.get("m", "published_at")[0] != side.get("a", "published_at")[0]
+    assert get(side, "m", "published_at")[0] != get(side, "a", "published_at")[0]
     assert local(folder, "diff")["items"] == []
 
 
@@ -254,22 +191,22 @@ def test_both_sides_of_one_document(tmp_path: Path, side: Side) -> None:
         "content/docs/lines.md": doc("lines", body=body.replace("line 2\n", "file 2\n")),
         "content/docs/clash.md": doc("clash", body=body, title="file"),
     })  # fmt: skip
-    side.set("keys", "keywords", "row")
-    side.set("lines", "body", body.strip().replace("line 17\n", "row 17\n"))
-    side.set("clash", "title", "row")
+    set_cell(side, "keys", "keywords", "row")
+    set_cell(side, "lines", "body", body.strip().replace("line 17\n", "row 17\n"))
+    set_cell(side, "clash", "title", "row")
     found = local(folder, "merge", code=1)
     assert done(found) == (2, 0, 1, 0, 1)
     assert "conflict" in found["errors"][0]
-    assert side.get("keys", "title, keywords") == ("file", "row")
+    assert get(side, "keys", "title, keywords") == ("file", "row")
     assert b'keywords: "row"' in (folder / "content/docs/keys.md").read_bytes()
     merged = body.replace("line 2\n", "file 2\n").replace("line 17\n", "row 17\n")
     assert (folder / "content/docs/lines.md").read_bytes() == doc("lines", body=merged)
-    assert side.get("lines", "body") == (merged.strip(),)
+    assert get(side, "lines", "body") == (merged.strip(),)
     (item,) = local(folder, "diff")["items"]
     assert (item["slug"], item["conflict"], item["columns"]) == ("clash", "edit/edit", ["title"])
-    assert side.get("clash", "title") == ("row",)
+    assert get(side, "clash", "title") == ("row",)
     assert done(local(folder, "merge", "--override", "ours")) == (1, 0, 0, 0, 0)
-    assert side.get("clash", "title") == ("file",)
+    assert get(side, "clash", "title") == ("file",)
 
 
 def test_both_sides_one_way_at_a_time(tmp_path: Path, side: Side) -> None:
@@ -277,9 +214,9 @@ def test_both_sides_one_way_at_a_time(tmp_path: Path, side: Side) -> None:
     folder = make(tmp_path, side, {"content/docs/a.md": doc("a")})
     local(folder, "to-db")
     write(folder, {"content/docs/a.md": doc("a", title="file")})
-    side.set("a", "keywords", "row")
+    set_cell(side, "a", "keywords", "row")
     assert done(local(folder, "to-db")) == (1, 0, 0, 0, 0)
-    assert side.get("a", "title, keywords") == ("file", "row")
+    assert get(side, "a", "title, keywords") == ("file", "row")
     assert (folder / "content/docs/a.md").read_bytes() == doc("a", title="file")
     assert done(local(folder, "to-db")) == (0, 0, 1, 0, 0)
     assert done(local(folder, "to-disk")) == (1, 0, 0, 0, 0)
@@ -293,7 +230,7 @@ def test_a_deletion_against_an_edit(tmp_path: Path, side: Side, there: str) -> N
     local(folder, "to-db")
     if there == "row edited":
         (folder / "content/docs/a.md").unlink()
-        side.set("a", "title", "row")
+        set_cell(side, "a", "title", "row")
     else:
         side.run("DELETE FROM markdown_content WHERE slug = 'a'")
         write(folder, {"content/docs/a.md": doc("a", title="file")})
@@ -313,24 +250,24 @@ def test_first_contact(tmp_path: Path, side: Side) -> None:
     """What is alike is agreed on; what is not is a conflict until somebody says whose it is."""
     folder = make(tmp_path, side, {"content/docs/a.md": doc("a"), "content/docs/b.md": doc("b")})
     same: dict[str, Any] = {"title": "T", "author": "A", "body": "Text.\n", "category_id": None}
-    side.insert("a", **same, published_at="2026-02-18 08:00:00+00")
-    side.insert("b", **same | {"title": "row"}, published_at="2026-02-18 00:00:00+00")
+    insert(side, "a", **same, published_at="2026-02-18 08:00:00+00")
+    insert(side, "b", **same | {"title": "row"}, published_at="2026-02-18 00:00:00+00")
     found = local(folder, "merge", code=1)
     assert [(i["slug"], i["conflict"]) for i in found["items"]] == [("b", "add/add")]
     write(folder, {"content/docs/a.md": doc("a", title="file")})
     assert [i["slug"] for i in local(folder, "to-db", code=1)["items"]] == ["a", "b"]
-    assert side.get("a", "title, body") == ("file", "Text.\n")
+    assert get(side, "a", "title, body") == ("file", "Text.\n")
     assert done(local(folder, "to-db", "--override", "ours")) == (1, 0, 0, 0, 0)
-    assert side.get("b", "title") == ("T",)
+    assert get(side, "b", "title") == ("T",)
 
 
 def test_orphans(tmp_path: Path, side: Side) -> None:
     """What the other side never had goes only where somebody says so."""
     folder = make(tmp_path, side, {"content/docs/a.md": doc("a")})
-    side.insert("r")
+    insert(side, "r")
     assert done(local(folder, "to-db")) == (1, 1, 0, 0, 0)
     assert done(local(folder, "to-db", "--delete-orphans")) == (0, 0, 0, 1, 0)
-    assert side.slugs() == ["a"]
+    assert list_slugs(side) == ["a"]
     write(folder, {"content/docs/f.md": doc("f"), "content/docs/x.txt": b"stays"})
     assert done(local(folder, "to-disk")) == (0, 1, 0, 0, 0)
     assert done(local(folder, "to-disk", "--delete-orphans")) == (0, 0, 0, 1, 0)
@@ -366,10 +303,10 @@ def test_a_bad_document_is_no_deletion(tmp_path: Path, side: Side, line: str) ->
     assert found["problems"][0]["path"] == "content/docs/a.md"
     assert found["problems"][0]["line"] in (2, 3, 4)
     assert BAD[line] in found["problems"][0]["message"]
-    assert side.get("a", "title") == ("T",) and side.get("b", "title") == ("new",)
+    assert get(side, "a", "title") == ("T",) and get(side, "b", "title") == ("new",)
     write(folder, {"content/docs/a.md": doc("a", title="well")})
     assert done(local(folder, "to-db")) == (1, 0, 0, 0, 0)
-    assert side.get("a", "title") == ("well",)
+    assert get(side, "a", "title") == ("well",)
 
 
 def test_a_bad_document_under_a_new_name(tmp_path: Path, side: Side) -> None:
@@ -379,7 +316,7 @@ def test_a_bad_document_under_a_new_name(tmp_path: Path, side: Side) -> None:
     (folder / "content/docs/a.md").rename(folder / "content/docs/moved.md")
     write(folder, {"content/docs/moved.md": doc("a", "public: x")})
     found = local(folder, "to-db", code=1)
-    assert side.slugs() == ["a", "b"] and found["items"][0]["problem"]
+    assert list_slugs(side) == ["a", "b"] and found["items"][0]["problem"]
     write(folder, {"content/docs/moved.md": doc("a", "public: false")})
     assert done(local(folder, "to-db")) == (1, 0, 0, 0, 0)
 
@@ -392,7 +329,7 @@ def test_a_folder_that_is_gone(tmp_path: Path, side: Side) -> None:
     for more in ((), ("--delete-orphans",)):
         found = local(folder, "to-db", *more, code=1)
         assert "no file at all" in found["errors"][0]
-    assert side.slugs() == ["a"]
+    assert list_slugs(side) == ["a"]
 
 
 def test_two_files_of_one_slug(tmp_path: Path, side: Side) -> None:
@@ -403,7 +340,7 @@ def test_two_files_of_one_slug(tmp_path: Path, side: Side) -> None:
     found = local(folder, "to-db", code=1)
     assert [p["path"] for p in found["problems"]] == ["content/docs/a.md", "content/docs/copy.md"]
     assert "content/docs/copy.md has the slug 'a'" in found["problems"][0]["message"]
-    assert side.get("a", "title") == ("T",)
+    assert get(side, "a", "title") == ("T",)
 
 
 def test_a_renamed_document(tmp_path: Path, side: Side) -> None:
@@ -413,39 +350,39 @@ def test_a_renamed_document(tmp_path: Path, side: Side) -> None:
     (folder / "content/docs/deep").mkdir()
     (folder / "content/docs/a.md").rename(folder / "content/docs/deep/z.md")
     assert done(local(folder, "to-db")) == (0, 0, 0, 0, 0)
-    side.set("a", "title", "row")
+    set_cell(side, "a", "title", "row")
     assert done(local(folder, "to-disk")) == (1, 0, 0, 0, 0)
     assert b'"row"' in (folder / "content/docs/deep/z.md").read_bytes()
     write(folder, {"content/docs/deep/z.md": doc("new", title="row")})
     assert done(local(folder, "to-db")) == (1, 0, 0, 1, 0)
-    assert side.slugs() == ["b", "new"]
+    assert list_slugs(side) == ["b", "new"]
 
 
 def test_a_slug_of_another_source(tmp_path: Path, side: Side) -> None:
     """It is never taken over; a document that moves from one source to the other may."""
     folder = make(tmp_path, side, {"content/docs/a.md": doc("a"), "content/docs/b.md": doc("b")})
-    side.insert("a", "elsewhere")
+    insert(side, "a", "elsewhere")
     found = local(folder, "to-db", code=1)
     assert "elsewhere" in found["errors"][0]
-    assert side.get("a", "source_id") == ("elsewhere",) and side.get("b", "title") == ("T",)
+    assert get(side, "a", "source_id") == ("elsewhere",) and get(side, "b", "title") == ("T",)
     (folder / "content/docs/b.md").unlink()
     write(folder, {"content/blog/b/index.md": doc("b", kind="blog")})
     found = local(folder, "to-db", code=1)
-    assert side.get("b", "source_id") == ("blog",)
+    assert get(side, "b", "source_id") == ("blog",)
 
 
 def test_rows_that_no_file_can_hold(tmp_path: Path, side: Side) -> None:
     """Each is named and left alone; the others come."""
     folder = make(tmp_path, side, {"content/docs/a.md": doc("a"), "content/docs/b/x.md": doc("x")})
     local(folder, "to-db")
-    side.insert("../../up")
-    side.insert("ok")
-    side.insert("page", kind="page")
-    side.insert("b")
-    side.insert("linked", links='{"a": 1}')
-    side.insert("more", links='[{"title": "t", "url": "u", "icon": "i"}]')
+    insert(side, "../../up")
+    insert(side, "ok")
+    insert(side, "page", kind="page")
+    insert(side, "b")
+    insert(side, "linked", links='{"a": 1}')
+    insert(side, "more", links='[{"title": "t", "url": "u", "icon": "i"}]')
     write(folder, {"content/docs/taken.md": b"mine"})
-    side.insert("taken")
+    insert(side, "taken")
     found = local(folder, "to-disk", code=1)
     left = {item["slug"] for item in found["items"] if item["problem"]}
     assert left == {"../../up", "page", "linked", "more", "taken"}
@@ -458,9 +395,9 @@ def test_where_new_files_go(tmp_path: Path, side: Side) -> None:
     """The older layout, and the locale in the name."""
     folder = make(tmp_path, side, {"content/docs/a.md": doc("a"), "content/blog/x.md": b"-"})
     local(folder, "to-db")
-    side.insert("post", "blog", kind="blog")
-    side.insert("", "documentation", locale="pt-BR", title='q"\\', image="", keywords="k")
-    side.insert("p/q", links='[{"title": "t", "url": "u"}]', public=False)
+    insert(side, "post", "blog", kind="blog")
+    insert(side, "", "documentation", locale="pt-BR", title='q"\\', image="", keywords="k")
+    insert(side, "p/q", links='[{"title": "t", "url": "u"}]', public=False)
     assert done(local(folder, "to-disk")) == (3, 0, 0, 0, 0)
     assert (folder / "content/blog/post/index.md").exists()
     text = (folder / "content/docs/index.pt-BR.md").read_text()
@@ -477,14 +414,14 @@ def test_undo(tmp_path: Path, side: Side) -> None:
     folder = make(tmp_path, side, {"content/docs/a.md": doc("a"), "content/docs/b.md": doc("b")})
     local(folder, "to-db")
     write(folder, {"content/docs/a.md": doc("a", title="file")})
-    side.set("b", "title", "row")
+    set_cell(side, "b", "title", "row")
     local(folder, "merge")
     gsync_in(folder, "undo")
-    assert side.get("a", "title") == ("T",)
+    assert get(side, "a", "title") == ("T",)
     assert (folder / "content/docs/b.md").read_bytes() == doc("b")
     assert (folder / "content/docs/a.md").read_bytes() == doc("a", title="file")
     assert done(local(folder, "merge")) == (2, 0, 0, 0, 0)
-    assert side.get("a", "title") == ("file",)
+    assert get(side, "a", "title") == ("file",)
 
 
 def test_the_base_outlives_a_collection(tmp_path: Path, side: Side) -> None:
@@ -493,7 +430,7 @@ def test_the_base_outlives_a_collection(tmp_path: Path, side: Side) -> None:
     local(folder, "to-db")
     gsync_in(folder, "gc")
     gsync_in(folder, "verify")
-    side.set("a", "title", "row")
+    set_cell(side, "a", "title", "row")
     (folder / "content/docs/b.md").unlink()
     assert done(local(folder, "merge")) == (1, 0, 0, 1, 0)
 
@@ -524,13 +461,13 @@ def test_killed_in_the_middle(tmp_path: Path, side: Side, command: str) -> None:
             write(folder, edits)
         if command != "to-db":
             for slug in slugs[20:]:
-                side.set(slug, "title", f"r{turn}")
+                set_cell(side, slug, "title", f"r{turn}")
         process = start(folder, "local", command)
         time.sleep(rng.uniform(0.2, 1.2))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         local(folder, command)
-        titles = {slug: side.get(slug, "title")[0] for slug in slugs}
+        titles = {slug: get(side, slug, "title")[0] for slug in slugs}
         for n, slug in enumerate(slugs):
             text = (folder / f"content/docs/{slug}.md").read_bytes()
             assert f'title: "{titles[slug]}"'.encode() in text
@@ -555,9 +492,9 @@ def test_a_real_tree(tmp_path: Path, side: Side) -> None:
     found = local(folder, "to-db")
     assert done(found) == (14, 0, 0, 0, 0)
     before = read_tree(folder / "content")
-    side.set("dashboard", "title", "Another")
+    set_cell(side, "dashboard", "title", "Another")
     assert done(local(folder, "to-disk")) == (1, 0, 0, 0, 0)
-    side.set("dashboard", "title", "Dashboard Usage")
+    set_cell(side, "dashboard", "title", "Dashboard Usage")
     local(folder, "merge")
     after = read_tree(folder / "content")
     assert [path for path in before if before[path] != after[path]] in (

@@ -45,6 +45,7 @@ SCOPES = "tests/tables/test_scopes.py::"
 UNDO = "tests/sync/test_undo.py::"
 ATTACHED = "tests/server/test_attached.py::"
 DOCUMENTS = "tests/local/test_documents.py::"
+RULES = "tests/local/test_rules.py::"
 
 CLAIMS = (
     # --- Tables that are not read because they are as they were
@@ -1780,10 +1781,9 @@ CLAIMS = (
     Claim(
         "document-edit-deleted",
         "An edit is not lost because the other side deleted the document.",
-        "gsync/sync/documents.py",
-        '            return replace(item, conflict="delete/edit" if wanted is None else'
-        ' "edit/delete")\n',
-        "            return _Outcome(*(3 * (wanted if to_db else row,)))\n",
+        "gsync/sync/localplan.py",
+        '        return replace(item, conflict="delete/edit" if wanted is None else "edit/delete")\n',
+        "        return Outcome(*(3 * (wanted if to_db else row,)))\n",
         (f"{DOCUMENTS}test_a_deletion_against_an_edit",),
     ),
     Claim(
@@ -1817,5 +1817,46 @@ CLAIMS = (
         "        if taken or any(",
         "        if False and any(",
         (f"{DOCUMENTS}test_rows_that_no_file_can_hold",),
+    ),
+    # --- Access rules
+    Claim(
+        "rules-others",
+        "Grants of other sources are neither revoked nor changed.",
+        "gsync/sync/rules.py",
+        'if self.entities.get(one[0], {}).get("source") == LABEL}',
+        "if True}",
+        (f"{RULES}test_what_the_file_omits_is_revoked",),
+    ),
+    Claim(
+        "rules-revoked",
+        "What the file does not grant any more is revoked, of entities of any source.",
+        "gsync/sync/rules.py",
+        "        return {*self._said.grants, *known, *mine}\n",
+        "        return {*self._said.grants}\n",
+        (f"{RULES}test_what_the_file_omits_is_revoked", f"{RULES}test_undo"),
+    ),
+    Claim(
+        "rules-says-nothing",
+        "A file that is gone or empty revokes nothing.",
+        "gsync/sync/rules.py",
+        "        if says_nothing:\n            wanted = base\n",
+        "        if False:\n            wanted = base\n",
+        (f"{RULES}test_a_file_that_says_nothing",),
+    ),
+    Claim(
+        "rules-users",
+        "Rules of users and of other dimensions are nobody's but theirs.",
+        "gsync/sync/rules.py",
+        "            if rule_type == ROLE:\n",
+        "            if True:\n",
+        (f"{RULES}test_what_the_file_omits_is_revoked",),
+    ),
+    Claim(
+        "rules-denied",
+        "In one band a denial decides.",
+        "gsync/views/rules/resolve.py",
+        "one[1].access != DENY, ",
+        "",
+        (f"{RULES}test_in_one_band_a_denial_decides",),
     ),
 )

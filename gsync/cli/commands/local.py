@@ -12,7 +12,7 @@ from gsync.cli.output import emit, table
 from gsync.frozen import as_dict
 
 if TYPE_CHECKING:
-    from gsync.sync.documents import Choices, Item, LocalPlan
+    from gsync.sync.localplan import Item, LocalPlan
 
 _SHOWN = 50
 _SIDES = {"added": "new", "edited": "changed", "deleted": "deleted"}
@@ -42,6 +42,7 @@ def _writing(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(["ours", "theirs"]),
             help="Where both differ, take the file (ours) or the row (theirs)",
         ),
+        click.option("--rules-file", metavar="PATH", help="The file of access rules"),
     ):
         command = option(command)
     return _about(command)
@@ -97,7 +98,8 @@ def merge(app: App, /, **options: Any) -> None:
 
 
 def _look(app: App, sources: tuple[str, ...], database: str | None) -> LocalPlan:
-    from gsync.sync.documents import Choices, plan_local
+    from gsync.sync.local import plan_local
+    from gsync.sync.localplan import Choices
 
     with app.open() as repo, repo.writing("gsync local"):
         return plan_local(repo, "merge", Choices(only=sources), database)
@@ -110,14 +112,16 @@ def _sync(
     sources: tuple[str, ...],
     database: str | None,
     override: str | None,
+    rules_file: str | None,
     message: str | None,
     accept: tuple[str, ...],
     dry_run: bool,
     delete_orphans: bool = False,
 ) -> None:
-    from gsync.sync.documents import Choices, plan_local, sync_local
+    from gsync.sync.local import plan_local, sync_local
+    from gsync.sync.localplan import Choices
 
-    choices: Choices = Choices(override, delete_orphans, sources)
+    choices = Choices(override, delete_orphans, sources, rules_file)
     with app.open() as repo, repo.writing(f"gsync local {direction}"):
         if dry_run:
             plan = plan_local(repo, direction, choices, database)
@@ -148,6 +152,7 @@ def _plan_json(plan: LocalPlan) -> dict[str, Any]:
             for item in plan.items
         ],
         "problems": [one._asdict() for one in plan.problems],
+        "notices": list(plan.notices),
     }
 
 
@@ -285,3 +290,4 @@ def _sync_lines(plan: LocalPlan, dry_run: bool) -> Iterator[str]:
 
 def _problem_lines(plan: LocalPlan) -> Iterator[str]:
     yield from map(str, plan.problems)
+    yield from plan.notices

@@ -139,7 +139,8 @@ def read_rules(path: str, data: bytes) -> RuleFile:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         message = " ".join(str(error.problem or error.context).split())
-        raise BadFile([Problem(path, 0, 0, f"not YAML: {error}")]) from error
+        problem = Problem(path, place[0], place[1], f"not YAML: {message}")
+        raise BadFile([problem]) from error
     except (YAMLError, ValueError, RecursionError) as error:
         raise BadFile([Problem(path, 0, 0, f"not YAML: {error}")]) from error
     return _Reader(path, text).read(root)

@@ -97,12 +97,10 @@ def resolve(
 
 def _decide(rules: Iterable[AccessRule], subject: Subject) -> AccessRule | None:
     """Return the rule of the most specific band that decides; in it, a denial does."""
-    best: tuple[int, bool, AccessRule] | None = None
-    for rule in rules:
-        band = subject.band(rule)
-        if band is None:
-            continue
-        ranked = (band, rule.access != DENY, rule)
-        if best is None or ranked < best:
-            best = ranked
-    return best[2] if best is not None else None
+    about = [(band, rule) for rule in rules if (band := subject.band(rule)) is not None]
+    if not about:
+        return None
+    _, found = min(
+        about, key=lambda one: (one[0], one[1].access != DENY, one[1].type, one[1].value)
+    )
+    return found
