@@ -1782,8 +1782,8 @@ CLAIMS = (
         "document-edit-deleted",
         "An edit is not lost because the other side deleted the document.",
         "gsync/sync/localplan.py",
-        '        return replace(item, conflict="delete/edit" if wanted is None else "edit/delete")\n',
-        "        return Outcome(*(3 * (wanted if to_db else row,)))\n",
+        'return replace(item, conflict="delete/edit" if wanted is None else "edit/delete")\n',
+        "return Outcome(*(3 * (wanted if to_db else row,)))\n",
         (f"{DOCUMENTS}test_a_deletion_against_an_edit",),
     ),
     Claim(
