@@ -62,6 +62,7 @@ COMMANDS: dict[str, Entry] = {
     "runs": Entry(SYNC, "runs:runs"),
     "local": Entry(SYNC, "local:local"),
     "acl": Entry(HISTORY, "acl:acl"),
+    "watch": Entry(SYNC, "watch:watch"),
     "jobs": Entry(SYNC, "jobs:jobs"),
     "remote": Entry(SYNC, "remote:remote"),
     "login": Entry(SYNC, "login:login"),
