@@ -57,9 +57,9 @@ def make_sqlite(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def make_local(folder: Path, url: str, files: dict[str, bytes]) -> Path:
+def make_local(folder: Path, url: str, files: dict[str, bytes], settings: bytes = SETTINGS) -> Path:
     """Make a repository that records the tables beside `files`."""
-    make_repository(folder, {"gsync.toml": SETTINGS, **files})
+    make_repository(folder, {"gsync.toml": settings, **files})
     gsync_in(folder, "db", "add", url, "--yes")
     gsync_in(folder, "snapshot", "-m", "first")
     return folder

@@ -70,10 +70,21 @@ class NamedTable:
         }
 
     def row(self, cells: Mapping[str, Value]) -> bytes:
-        """Return the row of cells by name."""
+        """Return the row of cells by name.
+
+        Raises:
+            Invalid: a column that may not be NULL has no cell.
+        """
         found: list[Value] = [None] * self.schema.width
         for name, column in self.columns.items():
             found[column.slot] = cells.get(name)
+            if found[column.slot] is None and not column.nullable:
+                raise Invalid(
+                    f"{self.collection.name} records {name}, which no file says and which may not"
+                    " be NULL",
+                    hint=f"if the database fills it, list {name} as volatile in gsync.toml, then"
+                    " 'gsync snapshot'",
+                )
         return encode_row(found, self.spill)
 
 

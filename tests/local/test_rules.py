@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support_cli import gsync_in, json_in, refused, start, write
-from support_local import Side, done, local, make_local
+from support_local import SETTINGS, Side, done, local, make_local
 
 from gsync.views.rules.parse import Entity, match_id
 from gsync.views.rules.resolve import AccessRule, Subject, resolve
@@ -397,6 +397,15 @@ def test_killed_in_the_middle(tmp_path: Path, side: Side) -> None:
         assert found in ({f"r{turn - 1}"}, {f"r{turn}"}) and len(rules(side)) == 60
         local(folder, "to-db")
         assert {name.rpartition(" ")[2] for name in rules(side)} == {f"r{turn}"}
+
+
+def test_columns_that_no_file_says(tmp_path: Path, side: Side) -> None:
+    """One that may not be NULL is named, with what to do, before anything is written."""
+    settings = SETTINGS.replace(b'volatile = ["created_at", "updated_at"]', b"")
+    folder = make_local(tmp_path / "a", side.url, {FILE: text(entry("skill", "a", "x"))}, settings)
+    said = refused(folder, "local", "to-db", code=2)
+    assert "created_at" in said[0] and "volatile" in said[1]
+    assert rules(side) == {}
 
 
 def test_the_status_counts_rules(tmp_path: Path, side: Side) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from gsync.sync.localplan import Item, LocalPlan
 
 _SHOWN = 50
+_IN_A_FILE = {"create": "add to", "update": "change in", "delete": "take out of"}
+_WHOLE_FILE = {"create": "create", "update": "update", "delete": "delete"}
 _SIDES = {"added": "new", "edited": "changed", "deleted": "deleted"}
 
 
@@ -242,7 +244,7 @@ def _status_lines(plan: LocalPlan) -> Iterator[str]:
 
 def _diff_lines(plan: LocalPlan) -> Iterator[str]:
     if not plan.items:
-        yield f"{sum(plan.unchanged.values()):,} document(s) are alike."
+        yield f"{sum(plan.unchanged.values()):,} are alike."
     for item in plan.items:
         yield f"{_name(item)}: {_differs(item)}"
     yield from _problem_lines(plan)
@@ -266,11 +268,10 @@ def _sync_lines(plan: LocalPlan, dry_run: bool) -> Iterator[str]:
     would = "would " if dry_run else ""
     done = [item for item in plan.items if not item.waits]
     for item in done[:_SHOWN]:
-        what = [
-            f"{would}{action} {where}"
-            for action, where in ((item.row_action, "row"), (item.file_action, item.path))
-            if action
-        ]
+        what = [f"{would}{item.row_action} row"] if item.row_action else []
+        if item.file_action:
+            verbs = _IN_A_FILE if item.source == "rules" else _WHOLE_FILE
+            what.append(f"{would}{verbs[item.file_action]} {item.path}")
         yield f"{_name(item)}: {', '.join(what)}"
     if len(done) > _SHOWN:
         yield f"... and {len(done) - _SHOWN:,} more"
@@ -280,9 +281,9 @@ def _sync_lines(plan: LocalPlan, dry_run: bool) -> Iterator[str]:
             yield f"{_name(item)}: left alone; {_differs(item)}"
     calm = sum(not (item.conflict or item.problem) for item in waiting)
     if calm:
-        yield f"{calm:,} document(s) changed on the other side alone, and wait."
+        yield f"{calm:,} changed on the other side alone, and wait."
     if not plan.items:
-        yield f"{sum(plan.unchanged.values()):,} document(s) are alike."
+        yield f"{sum(plan.unchanged.values()):,} are alike."
     yield from _problem_lines(plan)
     if any(item.conflict for item in plan.items):
         yield "To settle conflicts, edit one side as it shall be, or give --override ours|theirs."
