@@ -26,6 +26,24 @@ from gsync.sync.olderfiles import (
     SyncDiffEntry,
     SyncDiffResult,
 )
+from gsync.sync.olderlocal import (
+    AccessControlLocalSync,
+    AccessControlSyncJob,
+    ContentDiffCalculator,
+    ContentDiffEntry,
+    ContentDiffItem,
+    ContentDiffResult,
+    ContentLocalSync,
+    ContentSyncJob,
+    DiffStatus,
+    DiskContent,
+    LocalSyncDirection,
+    LocalSyncResult,
+    compute_content_hash,
+    escape_yaml,
+    export_content_to_file,
+    generate_content_markdown,
+)
 from gsync.sync.results import InvalidInput, MissingConfig
 from gsync.sync.service import (
     ApiError,
@@ -40,6 +58,22 @@ from gsync.sync.service import (
 )
 
 __all__ = [
+    "AccessControlLocalSync",
+    "AccessControlSyncJob",
+    "ContentDiffCalculator",
+    "ContentDiffEntry",
+    "ContentDiffItem",
+    "ContentDiffResult",
+    "ContentLocalSync",
+    "ContentSyncJob",
+    "DiffStatus",
+    "DiskContent",
+    "LocalSyncDirection",
+    "LocalSyncResult",
+    "compute_content_hash",
+    "escape_yaml",
+    "export_content_to_file",
+    "generate_content_markdown",
     "FileBundle",
     "FileDiffStatus",
     "FileEntry",

@@ -122,6 +122,7 @@ def _sync(
 ) -> None:
     from gsync.sync.local import plan_local, sync_local
     from gsync.sync.localplan import Choices
+    from gsync.sync.olderlocal import count_results
 
     choices = Choices(override, delete_orphans, sources, rules_file)
     with app.open() as repo, repo.writing(f"gsync local {direction}"):
@@ -133,7 +134,7 @@ def _sync(
             )
     emit(
         app,
-        {**_plan_json(plan), **_result_json(plan), "dry_run": dry_run},
+        {**_plan_json(plan), **count_results(plan).to_json(), "dry_run": dry_run},
         lambda: _sync_lines(plan, dry_run),
         report=True,
     )
@@ -145,10 +146,12 @@ def _sync(
 
 
 def _plan_json(plan: LocalPlan) -> dict[str, Any]:
+    from gsync.sync.olderlocal import diff_results
+
     return {
         "direction": plan.direction,
         "manifest": plan.manifest.hex() if plan.manifest else None,
-        "sources": [_source_json(plan, one.source_id) for one in plan.sources],
+        "sources": [entry.diff.to_json() for entry in diff_results(plan)],
         "items": [
             {name: list(v) if isinstance(v, tuple) else v for name, v in as_dict(item).items()}
             for item in plan.items
@@ -158,65 +161,7 @@ def _plan_json(plan: LocalPlan) -> dict[str, Any]:
     }
 
 
-def _source_json(plan: LocalPlan, source: str) -> dict[str, Any]:
-    """Return the older system's document of one source's differences."""
-    items = [item for item in plan.items if item.source == source]
-
-    def listed(kind: str) -> list[dict[str, Any]]:
-        return [
-            {
-                "slug": item.slug,
-                "source_id": source,
-                "status": kind,
-                "disk_hash": item.disk_hash,
-                "db_hash": item.row_hash,
-                "title": item.title,
-            }
-            for item in items
-            if _kind(item) == kind
-        ]
-
-    return {
-        "source_id": source,
-        "added": listed("Added"),
-        "removed": listed("Removed"),
-        "modified": listed("Modified"),
-        "unchanged": plan.unchanged[source],
-    }
-
-
-def _kind(item: Item) -> str:
-    if item.row_hash is None:
-        return "Added"
-    return "Removed" if item.disk_hash is None else "Modified"
-
-
-def _result_json(plan: LocalPlan) -> dict[str, Any]:
-    """Return the older system's document of what was done."""
-    waiting = [item for item in plan.items if item.waits]
-    both = [item for item in waiting if item.disk_hash is not None and item.row_hash is not None]
-    written = [item for item in plan.items if not item.waits]
-    deleted = [i for i in written if "delete" in (i.file_action, i.row_action)]
-    return {
-        "items_synced": len(written) - len(deleted),
-        "items_skipped": len(waiting) - len(both),
-        "items_skipped_modified": len(both),
-        "items_deleted": len(deleted),
-        "errors": [
-            *(str(problem) for problem in plan.problems),
-            *(f"{_name(i)}: {i.problem}" for i in plan.items if i.problem),
-            *(f"{_name(i)}: {i.conflict} conflict" for i in plan.items if i.conflict),
-        ],
-        "direction": {"to-db": "to_database", "to-disk": "to_disk"}.get(plan.direction, "merge"),
-    }
-
-
 # --- As text ---------------------------------------------------------------------------
-
-
-def _name(item: Item) -> str:
-    locale = "" if item.locale == "en" else f" ({item.locale})"
-    return f"{item.source}/{item.slug}{locale}"
 
 
 def _status_lines(plan: LocalPlan) -> Iterator[str]:
@@ -243,10 +188,12 @@ def _status_lines(plan: LocalPlan) -> Iterator[str]:
 
 
 def _diff_lines(plan: LocalPlan) -> Iterator[str]:
+    from gsync.sync.olderlocal import show_item
+
     if not plan.items:
         yield f"{sum(plan.unchanged.values()):,} are alike."
     for item in plan.items:
-        yield f"{_name(item)}: {_differs(item)}"
+        yield f"{show_item(item)}: {_differs(item)}"
     yield from _problem_lines(plan)
 
 
@@ -265,6 +212,8 @@ def _differs(item: Item) -> str:
 
 
 def _sync_lines(plan: LocalPlan, dry_run: bool) -> Iterator[str]:
+    from gsync.sync.olderlocal import show_item
+
     would = "would " if dry_run else ""
     done = [item for item in plan.items if not item.waits]
     for item in done[:_SHOWN]:
@@ -272,13 +221,13 @@ def _sync_lines(plan: LocalPlan, dry_run: bool) -> Iterator[str]:
         if item.file_action:
             verbs = _IN_A_FILE if item.source == "rules" else _WHOLE_FILE
             what.append(f"{would}{verbs[item.file_action]} {item.path}")
-        yield f"{_name(item)}: {', '.join(what)}"
+        yield f"{show_item(item)}: {', '.join(what)}"
     if len(done) > _SHOWN:
         yield f"... and {len(done) - _SHOWN:,} more"
     waiting = [item for item in plan.items if item.waits]
     for item in waiting:
         if item.conflict or item.problem:
-            yield f"{_name(item)}: left alone; {_differs(item)}"
+            yield f"{show_item(item)}: left alone; {_differs(item)}"
     calm = sum(not (item.conflict or item.problem) for item in waiting)
     if calm:
         yield f"{calm:,} changed on the other side alone, and wait."
