@@ -48,7 +48,6 @@ def metrics(host: str, port: int) -> Iterator[tuple[Observe, str]]:
             Counter,
             Histogram,
             ProcessCollector,
-            start_http_server,
         )
     except ImportError as error:
         raise Invalid(
@@ -82,6 +81,19 @@ def metrics(host: str, port: int) -> Iterator[tuple[Observe, str]]:
         received.labels(tenant).inc(record.bytes_in)
         sent.labels(tenant).inc(record.bytes_out)
 
+    with expose(registry, host, port) as url:
+        yield observe, url
+
+
+@contextmanager
+def expose(registry: CollectorRegistry, host: str, port: int) -> Iterator[str]:
+    """Answer `GET /metrics` with what `registry` knows for the block, and give the URL.
+
+    Raises:
+        Unavailable: the address is in use, or none of this machine.
+    """
+    from prometheus_client import start_http_server
+
     try:
         server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
@@ -91,7 +103,7 @@ def metrics(host: str, port: int) -> Iterator[tuple[Observe, str]]:
         ) from error
     shown = f"[{host}]" if ":" in host else host
     try:
-        yield observe, f"http://{shown}:{server.server_port}/metrics"
+        yield f"http://{shown}:{server.server_port}/metrics"
     finally:
         server.shutdown()
         server.server_close()

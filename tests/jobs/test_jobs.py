@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
 from support_cli import gsync_in, json_in, make_repository, refused, start, write
 
 from gsync.config import JobConfig, load_config
@@ -328,3 +330,31 @@ def test_jobs_of_documents(run: str, parameters: dict[str, str], words: list[str
             command_line(job)
     else:
         assert command_line(job) == words
+
+
+def test_figures(tmp_path: Path) -> None:
+    """A scheduler gives them, also of runs that were made by hand."""
+    folder = make(
+        tmp_path, *SNAPSHOT, "[[jobs]]", 'name = "bad"', 'run = "sync"',
+        "[jobs.parameters]", 'remote = "nowhere"',
+    )  # fmt: skip
+    gsync_in(folder, "jobs", "run", "snap")
+    gsync_in(folder, "jobs", "run", "bad", code=1)
+    gsync_in(folder, "jobs", "run", "bad", code=1)
+    with start(folder, "jobs", "serve", "--metrics", "0") as process:
+        try:
+            assert process.stderr is not None
+            url = process.stderr.readline().decode().rpartition(" ")[2].strip()
+            text = requests.get(url, timeout=30).text
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+    assert process.returncode == 0
+    found = {
+        (sample.name, sample.labels.get("job")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert found["gsync_job_failures", "bad"] == 2 and found["gsync_job_failures", "snap"] == 0
+    assert found["gsync_job_last_success_seconds", "snap"] > 1e9
+    assert ("gsync_job_last_success_seconds", "bad") not in found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -157,8 +158,11 @@ def _ran_lines(
 
 
 @jobs.command("serve")
+@click.option(
+    "--metrics", metavar="[HOST:]PORT", help="Answer GET /metrics there with how jobs fared"
+)
 @click.pass_obj
-def serve(app: App) -> None:
+def serve(app: App, metrics: str | None) -> None:
     """Run jobs when they are due, until interrupted; a line on stderr for each run."""
     import signal
     import threading
@@ -168,7 +172,7 @@ def serve(app: App) -> None:
 
     with app.open(read_only=True) as repo:
         runner = _runner(repo)
-        root, workdir = repo.root, repo.workdir
+        root, workdir, path = repo.root, repo.workdir, repo.store.path
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -179,8 +183,17 @@ def serve(app: App) -> None:
         else:
             note(app, f"{name}: {what.outcome} in {what.seconds:.2f} s")
 
-    note(app, f"serving the jobs of {root}")
-    Scheduler(runner, lambda: load_config(root, workdir).local.jobs, told).serve(stop)
+    with ExitStack() as stack:
+        if metrics is not None:
+            from gsync.jobs.metrics import job_registry
+            from gsync.server.metrics import expose, parse_address
+            from gsync.store.sqlite import SqliteStore
+
+            registry = job_registry(lambda: SqliteStore.open(path, read_only=True))
+            url = stack.enter_context(expose(registry, *parse_address(metrics)))
+            note(app, f"figures at {url}")
+        note(app, f"serving the jobs of {root}")
+        Scheduler(runner, lambda: load_config(root, workdir).local.jobs, told).serve(stop)
 
 
 @jobs.command("history")
