@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from gsync.errors import Invalid, Unavailable
 from gsync.server.log import Record
@@ -86,7 +87,7 @@ def metrics(host: str, port: int) -> Iterator[tuple[Observe, str]]:
 
 
 @contextmanager
-def expose(registry: CollectorRegistry, host: str, port: int) -> Iterator[str]:
+def expose(registry: Any, host: str, port: int) -> Iterator[str]:
     """Answer `GET /metrics` with what `registry` knows for the block, and give the URL.
 
     Raises:

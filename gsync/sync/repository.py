@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 WORKDIR = ".gsync"
 STORE = "store.db"
+WATCH_SOCKET = "watch.sock"
 SERVING = "serving"
 """A lock below `.gsync`, held while a server has the folder attached; never removed."""
 
@@ -366,9 +367,16 @@ def status(
     repo: Repository,
     paths: Sequence[bytes] = (),
     progress: Callable[[int], None] | None = None,
+    *,
+    full: bool = False,
 ) -> Status:
-    """Return how the folder differs from HEAD, and HEAD from the remotes as last seen."""
-    found = scan(repo, write=False, progress=progress)
+    """Return how the folder differs from HEAD, and HEAD from the remotes as last seen.
+
+    Args:
+        full: Scan also where `gsync watch` says that nothing changed.
+    """
+    found = None if full else _watched(repo)
+    found = found or scan(repo, write=False, progress=progress)
     merge, conflicts = _unfinished(repo)
     return Status(
         head=repo.head(),
@@ -381,6 +389,19 @@ def status(
         merge=merge,
         conflicts=conflicts,
     )
+
+
+def _watched(repo: Repository) -> Scan | None:
+    """Return what a scan would find, if somebody watches the folder and it is as HEAD is."""
+    if repo.bare or not os.path.lexists(repo.workdir / WATCH_SOCKET):
+        return None
+    from gsync.sync.watched import ask
+
+    head = files_root(repo.manifest(repo.head()))
+    watched = ask(repo.root, repo.workdir)
+    if watched is None or watched.files != head:
+        return None
+    return Scan([], list(watched.notices))
 
 
 def rescued(repo: Repository) -> list[Notice]:

@@ -46,6 +46,7 @@ UNDO = "tests/sync/test_undo.py::"
 ATTACHED = "tests/server/test_attached.py::"
 DOCUMENTS = "tests/local/test_documents.py::"
 RULES = "tests/local/test_rules.py::"
+WATCH = "tests/jobs/test_watch.py::"
 
 CLAIMS = (
     # --- Tables that are not read because they are as they were
@@ -1858,5 +1859,46 @@ CLAIMS = (
         "one[1].access != DENY, ",
         "",
         (f"{RULES}test_in_one_band_a_denial_decides",),
+    ),
+    # --- Watching
+    Claim(
+        "watch-before",
+        "A change that was made before the question is in the answer.",
+        "gsync/jobs/watch.py",
+        "            self._drain(eyes)  # all that was done before the question\n",
+        "",
+        (f"{WATCH}test_a_change_before_the_question_is_in_the_answer",),
+    ),
+    Claim(
+        "watch-overflow",
+        "Events that were lost are known to be.",
+        "gsync/replicas/files/inotify.py",
+        "        if mask & (_OVERFLOW | _UNMOUNT):\n",
+        "        if mask & _UNMOUNT:\n",
+        (f"{WATCH}test_lost_events_are_known",),
+    ),
+    Claim(
+        "watch-new-directories",
+        "What happens in directories that are new is seen.",
+        "gsync/replicas/files/inotify.py",
+        "            self._add_tree(os.path.join(directory, name))\n",
+        "            pass\n",
+        (f"{WATCH}test_what_happens_in_new_directories",),
+    ),
+    Claim(
+        "watch-head",
+        "Status believes a watcher only of the tree that HEAD has.",
+        "gsync/sync/repository.py",
+        "    if watched is None or watched.files != head:\n",
+        "    if watched is None:\n",
+        (f"{WATCH}test_whom_status_does_not_believe",),
+    ),
+    Claim(
+        "watch-place",
+        "Status believes a watcher only of the directory that it watches.",
+        "gsync/sync/watched.py",
+        'if answer["root"] != [now.st_dev, now.st_ino] or answer["files"] is None:',
+        'if answer["files"] is None:',
+        (f"{WATCH}test_another_directory_of_the_name",),
     ),
 )

@@ -65,15 +65,16 @@ def init(app: App, folder: Path | None, bare: bool, dry_run: bool) -> None:
 @command()
 @click.argument("paths", nargs=-1)
 @click.option("--exit-code", is_flag=True, help="Exit with 1 when something changed")
+@click.option("--full", is_flag=True, help="Scan the folder though 'gsync watch' knows of it")
 @click.pass_obj
-def status(app: App, paths: tuple[str, ...], exit_code: bool) -> None:
+def status(app: App, paths: tuple[str, ...], exit_code: bool, full: bool) -> None:
     """Show what changed since the last snapshot, without the network."""
     from gsync.cli.conflicts import conflict_json
     from gsync.cli.runs import health_json
     from gsync.sync.repository import status as find_status
 
     with app.open() as repo, app.progress("Scanning", "files") as progress:
-        found = find_status(repo, app.keys(repo, paths), progress)
+        found = find_status(repo, app.keys(repo, paths), progress, full=full)
     document = {
         "head": found.head.hex() if found.head else None,
         "clean": not found.changes,
@@ -178,6 +179,9 @@ def snapshot(
         },
         "changes": counts,
         "tables": [counts_json(one) for one in made.tables],
+        "notices": [
+            {"key": key_json(n.path), "code": n.code, "text": n.text} for n in made.notices
+        ],
         "objects_new": made.objects_new,
         "bytes_new": made.bytes_new,
         "dry_run": dry_run,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -47,24 +46,22 @@ def watch(
             raise click.UsageError(f"{root} is a bare store, which has no folder to watch")
         if remote is not None:
             repo.config.remote(remote)
-    words = ["sync", remote] if remote is not None else ["snapshot"]
+    gsync = [sys.executable, "-m", "gsync", "-C", str(root), "--json"]
     options = [f"--message={message}", *(["--no-databases"] if no_databases else [])]
-    argv = [sys.executable, "-m", "gsync", "-C", str(root), "--json", *words, *options]
-    watcher = Watcher(root, workdir, argv, lambda ran: _tell(app, ran), rest_s=rest, poll=poll)
+    commands = [[*gsync, "snapshot", *options]]
+    if remote is not None:
+        commands.append([*gsync, "sync", remote, *options])
+    watcher = Watcher(root, workdir, commands, lambda ran: _tell(app, ran), rest_s=rest, poll=poll)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: watcher.stop())
     watcher.run(lambda: note(app, f"watching {root}"))
 
 
 def _tell(app: App, ran: Ran) -> None:
-    try:
-        found: dict[str, Any] = json.loads(ran.output)
-    except ValueError:
-        found = {}
-    error = found.get("error")
+    error = ran.document.get("error")
     if error:
         note(app, f"failed: {error.get('message')}")
     elif ran.code:
         note(app, f"failed: {ran.said.strip() or f'exit code {ran.code}'}")
-    elif found.get("manifest"):
-        note(app, f"{found['manifest'][:12]} made")
+    elif ran.document.get("manifest"):
+        note(app, f"{ran.document['manifest'][:12]} made")
