@@ -69,8 +69,11 @@ class NamedTable:
             for column in self.columns.values()
         }
 
-    def row(self, cells: Mapping[str, Value]) -> bytes:
+    def row(self, cells: Mapping[str, Value], *, is_kept: bool = False) -> bytes:
         """Return the row of cells by name.
+
+        Args:
+            is_kept: Whether it is only compared with others, and never written.
 
         Raises:
             Invalid: a column that may not be NULL has no cell.
@@ -78,7 +81,7 @@ class NamedTable:
         found: list[Value] = [None] * self.schema.width
         for name, column in self.columns.items():
             found[column.slot] = cells.get(name)
-            if found[column.slot] is None and not column.nullable:
+            if found[column.slot] is None and not column.nullable and not is_kept:
                 raise Invalid(
                     f"{self.collection.name} records {name}, which no file says and which may not"
                     " be NULL",

@@ -99,7 +99,7 @@ class _Base:
         for key, row in list_entries(repo.store, rows.root):
             path, content = decode_trusted(places[key])
             if old.schema != table.schema:
-                row = table.row(old.cells(row))
+                row = table.row(old.cells(row), is_kept=True)
             known = content if digest == self._sources else None
             self.documents[key] = _Agreed(row, path, known)
 

@@ -111,7 +111,9 @@ class _Base:
         assert rows is not None and defaults is not None
         old = NamedTable(repo, rows, _RULE_KEY)
         for key, row in list_entries(repo.store, rows.root):
-            self.rows[key] = row if old.schema == table.schema else table.row(old.cells(row))
+            if old.schema != table.schema:
+                row = table.row(old.cells(row), is_kept=True)
+            self.rows[key] = row
         for key, body in list_entries(repo.store, defaults.root):
             type_, _, id_ = key.decode().partition(":")
             (self.defaults[Entity(type_, id_)],) = decode_trusted(body)
@@ -389,38 +391,57 @@ class RulesPlanner:
 
     def _write_file(
         self,
-        revoked: Mapping[Granted, int],
-        granted: Mapping[Granted, tuple[Grant, int]],
+        revoked: dict[Granted, int],
+        granted: dict[Granted, tuple[Grant, int]],
         defaults: Mapping[Entity, tuple[bool, int]],
         says_nothing: bool,
     ) -> None:
-        """Note what the file becomes; where it cannot be, its items are problems."""
-        wanted = Wanted(
-            frozenset(revoked),
-            {one: grant for one, (grant, _) in granted.items()},
-            {entity: default for entity, (default, _) in defaults.items()},
-        )
-        try:
-            if says_nothing and self.base.rows:
-                raise NotEdited("the file says nothing any more, and would say too little")
-            data = edit_rules(self._file, wanted)
-            self._check_written(data, wanted)
-        except (NotEdited, BadFile) as error:
-            numbers = [*revoked.values(), *(n for _, n in granted.values())]
-            for number in (*numbers, *(n for _, n in defaults.values())):
-                item = self.items[number]
-                self.items[number] = replace(
-                    item, problem=str(error), file_action=None, path=self._path
-                )
-            for one in (*revoked, *granted):
-                key = self.table.key(one[0].type, one[0].id, ROLE, one[1])
-                self._agree(key, self.base.rows.get(key))
-            for entity in defaults:
-                self.defaults.pop(entity, None)
+        """Note what the file becomes; what cannot be written into it is a problem."""
+        while revoked or granted or defaults:
+            wanted = Wanted(
+                frozenset(revoked),
+                {one: grant for one, (grant, _) in granted.items()},
+                {entity: default for entity, (default, _) in defaults.items()},
+            )
+            try:
+                if says_nothing and self.base.rows:
+                    raise NotEdited("the file says nothing any more, and would say too little")
+                data = edit_rules(self._file, wanted)
+                self._check_written(data, wanted)
+            except (NotEdited, BadFile) as error:
+                about = getattr(error, "about", None) or {*revoked, *granted}
+                self._leave(about, str(error), revoked, granted)
+                if about == {*revoked, *granted} or not about:
+                    for entity, (_, number) in defaults.items():
+                        self._leave_item(number, str(error))
+                        self.defaults.pop(entity, None)
+                    defaults = {}
+                continue
+            self._keep_file(data)
             return
-        from gsync.views.rows.values import spill_to
 
-        ref = spill_to(self.store.put)(data)
+    def _leave(
+        self,
+        about: Iterable[Granted],
+        why: str,
+        revoked: dict[Granted, int],
+        granted: dict[Granted, tuple[Grant, int]],
+    ) -> None:
+        """Leave grants as they are on both sides, as problems."""
+        for one in about:
+            number = revoked.pop(one, None)
+            if number is None:
+                _, number = granted.pop(one)
+            self._leave_item(number, why)
+            key = self.table.key(one[0].type, one[0].id, ROLE, one[1])
+            self._agree(key, self.base.rows.get(key))
+
+    def _leave_item(self, number: int, why: str) -> None:
+        item = self.items[number]
+        self.items[number] = replace(item, problem=why, file_action=None, path=self._path)
+
+    def _keep_file(self, data: bytes) -> None:
+        ref = self.table.spill(data)
         content = ObjectId(blake3(data).digest()) if ref.kind is not Kind.BLOB else None
         type_ = self._entry.type if self._entry else EntryType.FILE
         entry = FileEntry(type_, len(data), ref, content)

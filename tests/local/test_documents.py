@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support_cli import gsync_in, json_in, read_tree, refused, start, write
-from support_local import Side, done, local, make_local
+from support_local import Side, done, local, make_local, make_sqlite
 
 SERVICES = Path(__file__).parent.parent.parent / "../shared/data/services-sample/services"
 CONFIG = b"""content_sources:
@@ -422,6 +422,31 @@ def test_undo(tmp_path: Path, side: Side) -> None:
     assert (folder / "content/docs/a.md").read_bytes() == doc("a", title="file")
     assert done(local(folder, "merge")) == (2, 0, 0, 0, 0)
     assert get(side, "a", "title") == ("file",)
+
+
+def test_two_machines(tmp_path: Path, side: Side) -> None:
+    """Each with its folder and database: what one of them merged is alike for the other."""
+    folder = make(tmp_path, side, {"content/docs/a.md": doc("a"), "content/docs/b.md": doc("b")})
+    local(folder, "to-db")
+    gsync_in(folder, "remote", "add", "origin", str(tmp_path / "store"))
+    gsync_in(folder, "push")
+    gsync_in(tmp_path, "clone", str(tmp_path / "store"), "other")
+    other, there = tmp_path / "other", Side(make_sqlite(tmp_path / "other.db"))
+    gsync_in(other, "db", "add", there.url, "--yes")
+    gsync_in(other, "db", "restore", "HEAD")
+    assert done(local(other, "merge")) == (0, 0, 0, 0, 0)
+    set_cell(there, "a", "title", "there")
+    write(other, {"content/docs/b.md": doc("b", title="there")})
+    assert done(local(other, "merge")) == (2, 0, 0, 0, 0)
+    gsync_in(other, "push")
+    gsync_in(folder, "pull")
+    assert get(side, "a", "title") == get(side, "b", "title") == ("there",)
+    assert (folder / "content/docs/a.md").read_bytes() == doc("a", title="there")
+    for command in ("diff", "merge", "to-db", "to-disk"):
+        assert local(folder, command)["items"] == []
+    write(folder, {"content/docs/a.md": doc("a", title="here")})
+    set_cell(side, "b", "keywords", "here")
+    assert done(local(folder, "merge")) == (2, 0, 0, 0, 0)
 
 
 def test_the_base_outlives_a_collection(tmp_path: Path, side: Side) -> None:

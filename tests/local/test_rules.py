@@ -315,11 +315,15 @@ def test_what_a_pattern_grants_is_not_changed_for_one(tmp_path: Path, side: Side
     """The entry is named, and both sides stay."""
     add_entity(side, "skill", "a", "marketplace:m")
     add_entity(side, "skill", "b", "marketplace:m")
-    data = text(entry("skill", "*", "user", key="entity_match"))
+    own = text(entry("agent", "own", "x")).removeprefix(b"# about\nrules:\n")
+    data = text(entry("skill", "*", "user", key="entity_match")) + own
     folder = make(tmp_path, side, data)
     local(folder, "to-db")
     side.run("DELETE FROM access_control_rules WHERE entity_id = 'b'")
+    side.run("DELETE FROM access_control_rules WHERE entity_id = 'own'")
     found = local(folder, "to-disk", code=1)
+    assert [bool(item["problem"]) for item in found["items"]] == [False, True]
+    data = data.replace(own, b"")
     assert "line 3" in found["errors"][0] and "by hand" in found["errors"][0]
     assert (folder / FILE).read_bytes() == data
     assert done(local(folder, "to-db", "--override", "ours")) == (1, 0, 0, 0, 0)

@@ -304,7 +304,15 @@ def _is(node: Any, tag: str) -> bool:
 
 
 class NotEdited(Exception):
-    """What is wanted cannot be written into the file as it is."""
+    """What is wanted cannot be written into the file as it is.
+
+    Attributes:
+        about: What of it cannot, if not all.
+    """
+
+    def __init__(self, message: str, about: Iterable[tuple[Entity, str]] = ()) -> None:
+        super().__init__(message)
+        self.about = set(about)
 
 
 @frozen
@@ -366,7 +374,8 @@ def _edit_rule(
         entity, role = min(changed)
         raise NotEdited(
             f"line {rule.line}: {role} of {entity} comes from a pattern, which other entities"
-            " share: edit it by hand"
+            " share: edit it by hand",
+            changed,
         )
     entity = Entity(rule.type, rule.pattern)
     default = wanted.defaults.get(entity) if not rule.is_pattern else None
