@@ -29,7 +29,7 @@ from gsync.compat import (
     export_content_to_file,
     generate_content_markdown,
 )
-from gsync.errors import Conflict
+from gsync.errors import Conflict, NotFound
 
 CONFIG = b"""content_sources:
   docs: {path: content/docs, source_id: docs, enabled: true, allowed_content_types: [guide]}
@@ -198,3 +198,21 @@ def test_jobs(folder: Path, side: Side) -> None:
     write(folder, {"content/docs/bad.md": doc("Bad Slug")})
     bad = content.execute(folder)
     assert not bad.success and bad.items_failed == 1 and "Bad Slug" in (bad.message or "")
+
+
+def test_jobs_without_anything_to_do(folder: Path, side: Side) -> None:
+    """Sources that are all switched off are no failure; a wrong or absent list of them is."""
+    write(folder, {"content/config.yaml": CONFIG.replace(b"enabled: true", b"enabled: false")})
+    done = ContentSyncJob().execute(folder)
+    assert done.success and done.message == "there is nothing to do"
+    write(folder, {"content/config.yaml": b"content_sources: ["})
+    with pytest.raises(InvalidInput, match="not YAML"):
+        ContentSyncJob().execute(folder)
+    write(folder, {"content/config.yaml": b"other: 1"})
+    with pytest.raises(InvalidInput, match="content_sources"):
+        ContentSyncJob().execute(folder)
+    (folder / "content/config.yaml").unlink()
+    with pytest.raises(NotFound, match="looked for"):
+        ContentSyncJob().execute(folder)
+    with pytest.raises(NotFound, match="repository"):
+        ContentSyncJob().execute(folder.parent)
