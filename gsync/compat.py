@@ -99,6 +99,7 @@ __all__ = [
     "SyncError",
     "SyncOpState",
     "SyncOperationResult",
+    "SyncResult",
     "SyncService",
     "Unauthorized",
     "UploadResponse",
@@ -106,6 +107,9 @@ __all__ = [
     "exchange_subject_token",
     "exchange_subject_token_at",
 ]
+
+SyncResult = SyncOperationResult
+"""What calls return, under the name that scripts know; errors are raised."""
 
 
 class FileSyncService:

@@ -102,3 +102,8 @@ def test_databases_under_the_older_name(tmp_path: Path, make_database: MakeDatab
     assert sync(compat.SyncDirection.PULL, dry_run=False).items_synced == 1
     with ours.connect(autocommit=True) as connection:
         assert connection.execute("SELECT name FROM users").fetchall() == [("theirs",)]
+
+
+def test_another_name_of_results() -> None:
+    """`SyncResult` is what calls return."""
+    assert compat.SyncResult is compat.SyncOperationResult
