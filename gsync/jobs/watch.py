@@ -235,7 +235,7 @@ class Watcher:
         never = self._first is not None and now - self._first >= self._rest_s * REST_TIMES
         if rests or never or now >= self._due:
             self._next = list(self._commands)
-            self._begin_next()
+            self._begin_next(eyes)
 
     def _drain(self, eyes: _Eyes) -> None:
         if eyes.drain():
@@ -243,11 +243,15 @@ class Watcher:
             self._first, self._last = self._first or now, now
             self._watched = None
 
-    def _begin_next(self) -> None:
+    def _begin_next(self, eyes: _Eyes) -> None:
         if len(self._next) == len(self._commands):  # whatever happened until now, it scans
             self._first = self._last = None
             self._watched = None
-        self._run = _Run(self._next.pop(0))
+        command = self._next.pop(0)
+        try:
+            self._run = _Run(command)
+        except OSError as error:  # no memory, no process, no room: it is tried again
+            self._end_run(Ran(1, {}, f"{command[0]}: {error.strerror or error}"), eyes)
 
     def _end_run(self, ran: Ran, eyes: _Eyes) -> None:
         is_scan = len(self._next) == len(self._commands) - 1
@@ -257,7 +261,7 @@ class Watcher:
         if is_scan and ran.code == 0 and self._last is None and eyes.is_trusted:
             self._watched = _watched(ran.document)
         if ran.code == 0 and self._next and not self._stop.is_set():
-            self._begin_next()
+            self._begin_next(eyes)
             return
         self._next = []
         self._fails = self._fails + 1 if ran.code else 0
