@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_cli import gsync_in, json_in, refused, start, write
-from support_local import SETTINGS, Side, done, local, make_local
+from support_cli import gsync_in, json_in, make_repository, refused, start, write
+from support_local import SCHEMA, SETTINGS, Side, done, local, make_local
+from support_pg import MakeDatabase
 
 from gsync.views.rules.parse import Entity, match_id
 from gsync.views.rules.resolve import AccessRule, Subject, resolve
@@ -505,3 +506,18 @@ def test_a_real_file(tmp_path: Path, side: Side) -> None:
     assert done(local(folder, "to-disk")) == (0, 0, 0, 0, 0)
     assert (folder / FILE).read_bytes() == data
     assert check(folder, "--entity", "skill:use_dangerous_secret", "--role", "user")[0] == "deny"
+
+
+def test_the_preset_records_what_is_needed(tmp_path: Path, make_database: MakeDatabase) -> None:
+    """With the tables of the platform, one command sets all of it up."""
+    schema = (Path(__file__).parent.parent / "systemprompt.sql").read_text() + SCHEMA
+    database = make_database(schema)
+    folder = make_repository(tmp_path / "a", {FILE: text(entry("skill", "a", "x"))})
+    gsync_in(folder, "db", "add", database.url, "--preset", "systemprompt", "--yes")
+    gsync_in(folder, "snapshot", "-m", "all of it")
+    assert done(local(folder, "to-db")) == (1, 0, 0, 0, 0)
+    assert done(local(folder, "merge")) == (0, 0, 0, 0, 0)
+    assert rules(Side(database.url, database)) == {"skill:a x": "allow"}
+    settings = (folder / "gsync.toml").read_text()
+    assert "[db.main.tables.markdown_content]" in settings
+    assert "[db.main.tables.access_control_entities]" in settings
