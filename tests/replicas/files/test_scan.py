@@ -14,6 +14,7 @@ from replicas.files.trees import TREES, Tree, commit, paths_of, plant, scan, sna
 
 from gsync.maps.omap import EMPTY_MAP
 from gsync.objects.oid import Kind, blob_id
+from gsync.replicas.files import scan as scan_module
 from gsync.replicas.files.ignore import Rules, Verdict, is_secret
 from gsync.replicas.files.index import MemoryCache, confirm, list_ignored
 from gsync.replicas.files.scan import Unreadable, scan_files
@@ -278,6 +279,55 @@ def test_cached_scan_equals_fresh_scan(tmp_path_factory, trees, confirmed):
         if confirmed:
             confirm(cache, roots[-2], roots[-1])
     shutil.rmtree(top)
+
+
+def test_what_is_not_in_memory_is_announced(tmp_path, monkeypatch):
+    """Many files before they are read, each once, and the scan finds what it finds anyhow."""
+    tree = files({f"d{n % 7}/f{n:03d}": str(n) for n in range(600)})
+    plant(tmp_path, tree)
+    os.symlink("f001", tmp_path / "d1/link")
+    expected = scan(tmp_path, MemoryStore()).changes
+    announced, ahead = [], [0]
+
+    def announce(fd, offset, length, advice):
+        assert (offset, length, advice) == (0, 0, os.POSIX_FADV_WILLNEED)
+        announced.append(os.fstat(fd).st_ino)
+
+    read_batch = scan_module._read_batch
+
+    def read(*arguments):
+        ahead.append(len(announced) - sum(ahead_of))
+        ahead_of.append(len(arguments[1]))
+        return read_batch(*arguments)
+
+    ahead_of = [0]
+    monkeypatch.setattr(scan_module, "COLD_BLOCKS", 0)  # so every batch seems to be from the disk
+    monkeypatch.setattr(scan_module, "_read_batch", read)
+    monkeypatch.setattr(os, "posix_fadvise", announce)
+    assert scan(tmp_path, MemoryStore()).changes == expected
+    assert len(announced) == len(set(announced)) == 600 - scan_module.BATCH_FILES
+    assert max(ahead) >= 4 * scan_module.BATCH_FILES
+
+
+def test_what_was_announced_may_go_or_change(tmp_path, monkeypatch):
+    """Reading decides, and not what was announced."""
+    plant(tmp_path, files({f"f{n:03d}": str(n) for n in range(300)}))
+
+    def announce(fd, *_):
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+        match int(name[1:]) % 3:
+            case 0:
+                os.unlink(tmp_path / name)
+            case 1:
+                (tmp_path / name).write_text(f"new {name}")
+
+    monkeypatch.setattr(scan_module, "COLD_BLOCKS", 0)
+    monkeypatch.setattr(os, "posix_fadvise", announce)
+    store = MemoryStore()
+    found = scan(tmp_path, store)
+    monkeypatch.undo()
+    root = commit(store, EMPTY_MAP, found)
+    assert scan(tmp_path, store, root).changes == []
 
 
 def test_progress_and_clock_are_arguments(tmp_path):
