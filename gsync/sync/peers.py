@@ -18,9 +18,10 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, Protocol
 
 from gsync.changes import Change
-from gsync.errors import Conflict, Corrupt, TooLarge
+from gsync.errors import Conflict, Corrupt, GsyncError, TooLarge
 from gsync.maps.diff import diff_maps
 from gsync.maps.omap import EMPTY_MAP, build_map, count_entries, edit_map, find_value, list_entries
+from gsync.objects.encoding import decode_trusted, encode
 from gsync.objects.model import EMPTY_MAP_BODY, FILES, Collection, Manifest, encode_manifest
 from gsync.objects.oid import Kind, ObjectId
 from gsync.paths import parents_of, show_path
@@ -31,6 +32,7 @@ from gsync.replicas.files.ignore import is_secret
 from gsync.store.base import LogEntry, RefMove
 from gsync.store.sqlite import SqliteStore
 from gsync.sync.compare import files_root
+from gsync.sync.operations import reading_state
 from gsync.tarball import TarLimits, read_tarball, write_tarball
 from gsync.transfer.answer import Answerer
 from gsync.transfer.history import get_manifest
@@ -51,6 +53,7 @@ PART_BYTES = 64 << 20
 
 _HELD = "held"
 _SENDING = "sending"
+_PART_BYTES = "part bytes"
 _FILE_TYPES = (EntryType.FILE, EntryType.EXECUTABLE)
 
 
@@ -220,7 +223,8 @@ class PeerRemote(LocalRemote):
         changes = list(diff_maps(store, seen, wanted))
         self.kept_there = [change.key for change in changes if change.new is None]
         waiting = [change for change in changes if change.new is not None]
-        part_bytes = PART_BYTES
+        total = len(waiting)
+        part_bytes = self._part_bytes()
         if waiting:
             sending = edit_map(store, held, [(change.key, change.new) for change in waiting])
             store.flush()
@@ -236,12 +240,29 @@ class PeerRemote(LocalRemote):
                         hint=error.hint,
                     ) from error
                 part_bytes = max(1, sum(map(_size, part)) // 2)
+                store.set_states({_PART_BYTES: encode(part_bytes)})
                 continue
+            except GsyncError as error:
+                arrived = total - len(waiting)
+                if arrived:
+                    error.details |= {"completed": arrived, "total": total}
+                    error.hint = error.hint or (
+                        f"{arrived:,} of {total:,} files have arrived; the next sync goes on"
+                    )
+                raise
             held = edit_map(store, held, [(change.key, change.new) for change in part])
             # What has arrived is there, whatever becomes of the rest.
             self._move((), held, "upload", is_settled=False)
             del waiting[: len(part)]
         return held
+
+    def _part_bytes(self) -> int:
+        """Return the most that a part has: what the peer took when it had refused more."""
+        kept = self._store.get_state(_PART_BYTES)
+        if kept is None:
+            return PART_BYTES
+        with reading_state("what a peer takes at once"):
+            return min(PART_BYTES, int(decode_trusted(kept)))
 
     def _upload(self, root: ObjectId, paths: set[bytes]) -> None:
         with TemporaryFile(dir=self._store.path.parent) as archive:

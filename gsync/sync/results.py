@@ -146,7 +146,11 @@ class SyncOperationResult:
         """Return the result of a step that `error` ended, or kept from starting."""
         missing = isinstance(error, MissingConfig)
         state = SyncOpState.NOT_STARTED if missing else SyncOpState.FAILED
-        return cls(operation, False, errors=(str(error),), state=state, cause=error)
+        done = 0
+        match getattr(error, "details", None):
+            case {"completed": int() as done, "total": int() as total}:
+                state = SyncOpState.partial(done, total)
+        return cls(operation, False, done, errors=(str(error),), state=state, cause=error)
 
     def with_details(self, details: Any) -> SyncOperationResult:
         """Return the same with these details instead."""

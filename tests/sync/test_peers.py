@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import random
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import require
-from support_cli import gsync_in, json_in, make_repository, refused, write
+from support_cli import gsync_in, json_in, make_repository, refused, start, write
 from support_older import API_TOKEN, Fault, Handler, Older, hang_up, running_older, status
 
 from gsync.sync.service import SyncConfig, SyncDirection, SyncService
@@ -151,6 +152,71 @@ def test_a_limit_splits_an_upload(tmp_path: Path, older: Older, url: str) -> Non
     gsync_in(folder, "snapshot")
     message, _ = refused(folder, "push", code=2, **ENV)
     assert "content/large.bin" in message
+
+
+def test_a_limit_is_remembered(tmp_path: Path, older: Older, url: str) -> None:
+    """The next push begins with what the peer takes, and is refused nothing."""
+    rng = random.Random(2)
+    older.limit_bytes = 40_000
+    folder = make(tmp_path / "a", url, {f"content/{n}": rng.randbytes(9000) for n in range(20)})
+    gsync_in(folder, "push", **ENV)
+    before = len(older.bodies)
+    assert any(len(body) > older.limit_bytes for body in older.bodies)
+    write(folder, {f"content/more{n}": rng.randbytes(9000) for n in range(20)})
+    sync(folder)
+    assert len(older.files) == 40
+    assert all(len(body) <= older.limit_bytes for body in older.bodies[before:])
+
+
+def test_what_has_arrived_is_said(tmp_path: Path, older: Older) -> None:
+    """Of an upload in parts that fails: how many files of how many; the next one goes on."""
+    rng = random.Random(3)
+    older.limit_bytes = 40_000
+    files = {f"content/{n:02d}": rng.randbytes(9000) for n in range(20)}
+    folder = make(tmp_path / "a", f"relay+{older.base}/t%2F1", files)
+    older.limit_bytes = 40_000
+    gsync_in(folder, "push", **ENV)
+    changed = {path: rng.randbytes(9000) for path in files}
+    write(folder, changed)
+    older.faults = [None, None, None, None, status(403)]  # looks and parts that go well, first
+    found = json_in(folder, "sync-all", code=1, **ENV)["results"][0]
+    kind, done, total = (found["state"][name] for name in ("kind", "completed", "total"))
+    assert (kind, total, found["items_synced"]) == ("partial", 20, done) and 0 < done < 20
+    arrived = [path for path in files if older.files[path] == changed[path]]
+    assert len(arrived) == done
+    older.faults = []
+    gsync_in(folder, "push", **ENV)
+    assert older.files == changed
+
+
+def test_killed_in_the_middle(tmp_path: Path, older: Older, url: str) -> None:
+    """Whenever a sync is killed, the next one ends with both sides equal, and no edit lost."""
+
+    def slowly(_: Handler) -> bool:
+        time.sleep(0.05)
+        return False
+
+    rng = random.Random(4)
+    older.limit_bytes = 40_000
+    files = {f"content/{n:02d}": rng.randbytes(9000) for n in range(12)}
+    folder = make(tmp_path / "a", url, files)
+    sync(folder)
+    for turn in range(8):
+        older.faults = [slowly] * 40
+        ours = {f"content/{n:02d}": b"ours %d" % turn + rng.randbytes(9000) for n in range(6)}
+        theirs = {f"content/{n:02d}": b"theirs %d" % turn for n in range(6, 12)}
+        write(folder, ours)
+        older.files |= theirs
+        process = start(folder, "sync", **ENV)
+        time.sleep(rng.uniform(0.15, 0.9))
+        process.kill()
+        process.communicate()
+        older.faults = []
+        sync(folder)
+        files |= ours | theirs
+        assert older.files == files
+        assert {path: (folder / path).read_bytes() for path in files} == files
+    gsync_in(folder, "verify")
 
 
 def test_only_what_changed_is_sent(tmp_path: Path, older: Older, url: str) -> None:
